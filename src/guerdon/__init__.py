@@ -1,0 +1,1 @@
+"""Guerdon: the reward layer for RL post-training."""
