@@ -1,0 +1,97 @@
+"""What a reward declares about itself, and the check that the declaration can work."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, TypeAlias, cast
+
+from guerdon.errors import FailureKind, InvalidReward, nearest
+
+Work: TypeAlias = Literal["io", "cpu", "gpu"]
+
+SETTINGS = (
+    "name",
+    "scope",
+    "work",
+    "deadline",
+    "value_range",
+    "higher_is_better",
+    "candidate_fault",
+    "version",
+    "auto_register",
+    "concurrency",
+    "batch_size",
+    "dedupe",
+    "fixtures",
+)
+"""What a reward declares, as decorator arguments or class attributes."""
+
+
+def check_declaration(name: str, declared: Any) -> None:
+    """Refuse a declaration that cannot work.
+
+    Raises:
+        InvalidReward: naming the reward, the setting and what is allowed.
+    """
+    where = f"reward '{name}': "
+    for setting, allowed in (
+        ("scope", ("sample", "batch", "group")),
+        ("work", ("io", "cpu", "gpu")),
+    ):
+        value = getattr(declared, setting)
+        if value not in allowed:
+            raise InvalidReward(f"{where}{setting} is {value!r}, not one of {', '.join(allowed)}")
+    for setting in ("deadline", "concurrency", "batch_size"):
+        value = getattr(declared, setting)
+        if value is not None and not value > 0:
+            raise InvalidReward(f"{where}{setting} must be positive, got {value!r}")
+    low, high = declared.value_range
+    if math.isnan(low) or math.isnan(high) or low > high:
+        raise InvalidReward(f"{where}value_range must be (low, high), got ({low}, {high})")
+    for kind in declared.candidate_fault:
+        if kind not in tuple(FailureKind):
+            hint = nearest(kind, map(str, FailureKind))
+            raise InvalidReward(f"{where}candidate_fault has no failure kind {kind!r}{hint}")
+
+
+def is_async(function: Any) -> bool:
+    """Whether a callable, or its `__call__`, is a coroutine function; partials are seen through."""
+    while isinstance(function, partial):
+        function = cast("partial[Any]", function).func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - the method itself is inspected
+    )
+
+
+def snake_case(name: str) -> str:
+    """A class name as a reward name.
+
+    Example:
+        >>> snake_case("PickScore")
+        'pick_score'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def constructor_options(
+    cls: type[object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a class is constructed with, by parameter name, defaults included."""
+    initialise = cast("Callable[..., Any]", cls.__init__)
+    try:
+        bound = inspect.signature(initialise).bind(None, *args, **kwargs)
+    except (TypeError, ValueError):
+        return dict(kwargs)
+    bound.apply_defaults()
+    options: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        parameter = bound.signature.parameters[name]
+        if parameter.kind is parameter.VAR_KEYWORD:
+            options.update(value)
+        else:
+            options[name] = value
+    return options
