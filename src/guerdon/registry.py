@@ -6,37 +6,42 @@ A name is claimed by the first definition that uses it. The same definition may 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
-import sys
+import inspect
 import threading
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from guerdon import plugins
 from guerdon.errors import InvalidReward, NameCollision, UnknownReward, nearest
+from guerdon.source_file import describe, load_file, loaded_files, shown_module, source_path
 
 if TYPE_CHECKING:
     from guerdon.reward import BaseReward
 
     Definition: TypeAlias = BaseReward | type[BaseReward]
 
-ENTRY_POINT_GROUP = "guerdon.rewards"
-"""Plug-in packages name their rewards in this entry point group."""
+__all__ = [
+    "create",
+    "find",
+    "get",
+    "load_file",
+    "loaded_files",
+    "names",
+    "place_of",
+    "reference_for",
+    "register",
+    "resolve",
+    "route",
+    "routes",
+    "target_of",
+    "unregister",
+]
 
-ROUTE_GROUP = "guerdon.routes"
-"""Entry points that name a mapping of data source patterns to reward names."""
-
-_FILE_MODULE_PREFIX = "guerdon_file_"
 _lock = threading.RLock()
 _definitions: dict[str, Definition] = {}
 _routes: dict[str, str] = {}
-_files: dict[str, str] = {}
 
 
 def register(name: str, definition: Definition) -> None:
@@ -47,12 +52,27 @@ def register(name: str, definition: Definition) -> None:
     """
     with _lock:
         known = _definitions.get(name)
-        if known is not None and place_of(known) != place_of(definition):
+        if known is not None and not _same_place(known, definition):
             raise NameCollision(_collision(name, place_of(known), place_of(definition)))
-        plugin = _plugins().get(name)
-        if plugin is not None and plugin.value != place_of(definition):
-            raise NameCollision(_collision(name, plugin.value, place_of(definition)))
+        # A package may define its reward elsewhere than where its entry point points to: `get`
+        # compares the objects, once the package has been imported.
+        offered = plugins.values_of(name)
+        if offered and _package(place_of(definition)) not in map(_package, offered):
+            raise NameCollision(_collision(name, offered[0], place_of(definition)))
         _definitions[name] = definition
+
+
+def _same_place(one: Definition, other: Definition) -> bool:
+    """Whether two definitions are one: a file may be loaded by path and imported by name."""
+    if place_of(one) == place_of(other):
+        return True
+    a, b = _owner(one), _owner(other)
+    path = source_path(_module(a))
+    return path is not None and path == source_path(_module(b)) and _qualname(a) == _qualname(b)
+
+
+def _package(place: str) -> str:
+    return place.partition(":")[0].partition(".")[0]
 
 
 def _collision(name: str, old: str, new: str) -> str:
@@ -71,23 +91,34 @@ def unregister(name: str) -> None:
 def names() -> list[str]:
     """All known names, sorted: registered ones and those of installed plug-ins."""
     with _lock:
-        return sorted({*_definitions, *_plugins()})
+        return sorted({*_definitions, *plugins.names()})
 
 
 def get(name: str) -> Definition:
     """The reward or reward class of a name.
 
     Raises:
-        UnknownReward: with the nearest known name.
+        UnknownReward: with the nearest known name; or the plug-in that has it fails to import.
+        NameCollision: two packages claim the name.
     """
     with _lock:
         definition = _definitions.get(name)
-    if definition is not None:
+    offered = plugins.values_of(name)
+    if definition is not None and (not offered or offered == (place_of(definition),)):
         return definition
-    plugin = _plugins().get(name)
-    if plugin is None:
-        raise UnknownReward(f"no reward is named {name!r}{nearest(name, names())}")
-    return _as_definition(plugin.load(), plugin.value)
+    if not offered:
+        raise UnknownReward(f"no reward is named {name!r}{_hint(name)}")
+    loaded = _as_definition(plugins.load(name), offered[0])
+    if definition is not None and not _same_place(definition, loaded):
+        raise NameCollision(_collision(name, offered[0], place_of(definition)))
+    return loaded
+
+
+def _hint(name: str) -> str:
+    if name.endswith(".py"):
+        return f": for a file write {name}:NAME"
+    module, _, attribute = name.rpartition(".")
+    return nearest(name, names()) or (f" (a dotted path is {module}:{attribute})" if module else "")
 
 
 def resolve(reference: str, /, **options: Any) -> BaseReward:
@@ -111,29 +142,50 @@ def resolve(reference: str, /, **options: Any) -> BaseReward:
 
 def find(reference: str) -> Definition:
     """The definition that a reference names, before options; see `resolve`."""
-    module_name, separator, attribute = reference.rpartition(":")
-    if not separator:
-        if reference.endswith(".py"):
-            raise UnknownReward(f"{reference!r} names a file: write {reference}:NAME")
+    if ":" not in reference:
         return get(reference)
+    return _as_definition(target_of(reference), reference)
+
+
+def target_of(reference: str) -> Any:
+    """The object that `pkg.mod:name` or `path/to/file.py:name` names, whatever it is.
+
+    Raises:
+        UnknownReward: the module does not import, or lacks the name.
+    """
+    module_name, _, attribute = reference.rpartition(":")
+    if not module_name or not attribute:
+        raise UnknownReward(f"{reference!r} is no reference: write pkg.mod:NAME or path.py:NAME")
     module = load_file(module_name) if module_name.endswith(".py") else _import(module_name)
     target: Any = module
     for part in attribute.split("."):
         if not hasattr(target, part):
-            known = [n for n in vars(module) if not n.startswith("_")]
-            raise UnknownReward(f"{module_name!r} has no {attribute!r}{nearest(attribute, known)}")
+            known = [n for n in dir(target) if not n.startswith("_")]
+            raise UnknownReward(f"{module_name!r} has no {attribute!r}{nearest(part, known)}")
         target = getattr(target, part)
-    return _as_definition(target, reference)
+    return target
 
 
 def create(definition: Definition, **options: Any) -> BaseReward:
-    """A reward from a definition: a class is constructed, an instance gets the options bound."""
-    if isinstance(definition, type):
-        try:
-            return definition(**options)
-        except TypeError as error:
-            raise InvalidReward(f"cannot make {place_of(definition)}: {error}") from error
-    return definition.bind(**options) if options else definition
+    """A reward from a definition: a class is constructed, an instance gets the options bound.
+
+    Raises:
+        InvalidReward: an option that the reward does not take, with the nearest one it does; or a
+            required one is missing.
+    """
+    if not isinstance(definition, type):
+        return definition.bind(**options) if options else definition
+    parameters = inspect.signature(definition).parameters.values()
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for key in options:
+            if key not in known:
+                hint = nearest(key, known)
+                raise InvalidReward(f"reward '{definition.name}' has no option {key!r}{hint}")
+    try:
+        return definition(**options)
+    except TypeError as error:
+        raise InvalidReward(f"cannot make {place_of(definition)}: {error}") from error
 
 
 def route(pattern: str, name: str) -> None:
@@ -150,7 +202,7 @@ def route(pattern: str, name: str) -> None:
 def routes() -> dict[str, str]:
     """All routes, pattern to reference; own ones override those of plug-ins."""
     with _lock:
-        return {**_plugin_routes(), **_routes}
+        return {**plugins.routes(), **_routes}
 
 
 def reference_for(data_source: str) -> str:
@@ -164,59 +216,30 @@ def reference_for(data_source: str) -> str:
         return known[data_source]
     matches = [pattern for pattern in known if fnmatchcase(data_source, pattern)]
     if not matches:
-        raise UnknownReward(f"no reward is routed for data source {data_source!r}")
+        broken = "; ".join(f"{where} {why}" for where, why in plugins.route_errors().items())
+        raise UnknownReward(
+            f"no reward is routed for data source {data_source!r}"
+            f"{nearest(data_source, known)}{f' ({broken})' if broken else ''}"
+        )
     return known[max(matches, key=len)]
-
-
-def load_file(path: str) -> ModuleType:
-    """Import a Python file as a module of its own, once per path.
-
-    Raises:
-        UnknownReward: the file is missing, or its code fails; the cause is chained.
-    """
-    location = Path(path).expanduser().resolve()
-    if not location.is_file():
-        raise UnknownReward(f"no file {str(location)!r}")
-    name = _FILE_MODULE_PREFIX + hashlib.sha256(str(location).encode()).hexdigest()[:12]
-    with _lock:
-        if name not in sys.modules:
-            _execute_file(name, location)
-        _files[name] = str(location)
-    return sys.modules[name]
-
-
-def loaded_files() -> dict[str, str]:
-    """Modules made by `load_file`, module name to path; a worker loads them the same way."""
-    with _lock:
-        return dict(_files)
 
 
 def place_of(definition: Definition) -> str:
     """Where a reward is defined, as `module:name`, or `file:name` for a file."""
-    owner = definition if isinstance(definition, type) else definition.defined_by
-    module = _files.get(owner.__module__, owner.__module__)
-    return f"{module}:{owner.__qualname__}"
+    owner = _owner(definition)
+    return f"{shown_module(_module(owner))}:{_qualname(owner)}"
 
 
-def _execute_file(name: str, location: Path) -> None:
-    spec = importlib.util.spec_from_file_location(name, location)
-    if spec is None or spec.loader is None:
-        raise UnknownReward(f"cannot load {str(location)!r} as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    _files[name] = str(location)
-    folder = str(location.parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name], _files[name]
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise UnknownReward(
-            f"{str(location)!r} fails to import: {type(error).__name__}: {error}"
-        ) from error
+def _owner(definition: Definition) -> Any:
+    return definition if isinstance(definition, type) else definition.defined_by
+
+
+def _module(owner: Any) -> str:
+    return getattr(owner, "__module__", None) or type(owner).__module__
+
+
+def _qualname(owner: Any) -> str:
+    return getattr(owner, "__qualname__", None) or type(owner).__qualname__
 
 
 def _import(module_name: str) -> ModuleType:
@@ -225,7 +248,7 @@ def _import(module_name: str) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise UnknownReward(f"cannot import {module_name!r}: {error}") from error
+        raise UnknownReward(f"cannot import {module_name!r}: {describe(error)}") from error
 
 
 def _as_definition(target: object, reference: str) -> Definition:
@@ -234,25 +257,9 @@ def _as_definition(target: object, reference: str) -> Definition:
     if isinstance(target, BaseReward):
         return target
     if isinstance(target, type) and issubclass(target, BaseReward):
+        if not hasattr(target, "call") and target.evaluate is BaseReward.evaluate:
+            raise InvalidReward(f"{reference!r} has no method 'call': it is a base class")
         return target
     if not isinstance(target, type) and callable(target):
         return FunctionReward(target, name=getattr(target, "__name__", reference))
     raise InvalidReward(f"{reference!r} is a {type(target).__name__}, not a reward or a function")
-
-
-@cache
-def _plugins() -> Mapping[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
-    for plugin in entry_points(group=ENTRY_POINT_GROUP):
-        known = found.setdefault(plugin.name, plugin)
-        if known.value != plugin.value:
-            raise NameCollision(_collision(plugin.name, known.value, plugin.value))
-    return found
-
-
-@cache
-def _plugin_routes() -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for plugin in entry_points(group=ROUTE_GROUP):
-        found.update(plugin.load())
-    return found
