@@ -1,0 +1,314 @@
+"""One evaluation of a reward tree: what happens between a leaf's samples and its outcomes.
+
+Bind the arguments, let `prepare` answer what it can, make equal calls once, run the rest on a
+backend, try again what may be tried again, and stamp every outcome with its reward, fingerprint
+and sample. All of it happens on a thread, so the caller's event loop stays free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import msgspec
+from msgspec.structs import replace
+
+from guerdon.backends.backend import Backend, Calls, Limits, Results, Sealed
+from guerdon.backends.threads import THREADS
+from guerdon.errors import Blame, FailureKind
+from guerdon.injection import Arguments, Binder, Call, MissingArgument
+from guerdon.outcome import Failure, Outcome, Score, failure, failure_from, seal
+from guerdon.policy import Retry
+from guerdon.reward import BaseReward, Ready
+from guerdon.sample import Sample
+
+T = TypeVar("T")
+
+
+class Evaluation:
+    """Evaluates one batch; it is the `Evaluator` that compositions call for their leaves.
+
+    Args:
+        backend_for: which backend runs a leaf.
+        retry: tries for retryable failures.
+        call: where in the run the samples are scored.
+        limits: how long the caller waits.
+    """
+
+    def __init__(
+        self,
+        backend_for: Callable[[BaseReward], Backend],
+        retry: Retry,
+        call: Call,
+        limits: Limits,
+    ) -> None:
+        self._backend_for = backend_for
+        self._retry = retry
+        self._call = call
+        self._limits = limits
+        self._lock = threading.Lock()
+        self.leaves: dict[str, list[Outcome]] = {}
+
+    @property
+    def call(self) -> Call:
+        """Where in the run the samples are scored."""
+        return self._call
+
+    async def leaf(self, reward: BaseReward, samples: Sequence[Sample]) -> list[Outcome]:
+        """Outcomes of a reward without children, in the order of the samples."""
+        if not samples:
+            return []
+        outcomes = await on_thread(lambda: self._score(reward, samples))
+        with self._lock:
+            self.leaves.setdefault(reward.name, []).extend(outcomes)
+        return outcomes
+
+    def _score(self, reward: BaseReward, samples: Sequence[Sample]) -> list[Outcome]:
+        board = _Board(reward, samples)
+        try:
+            backend = self._backend_for(reward)
+            self._run(backend, board, board.bind(self._call))
+        except Exception as error:
+            board.fill(failure_from(error))
+        return board.outcomes()
+
+    def _run(self, backend: Backend, board: _Board, todo: _Todo) -> None:
+        began = time.monotonic()
+        tries = 0
+        while todo.calls.arguments:
+            results = backend.run(board.reward, todo.calls, self._limits)
+            tries += 1
+            todo = board.take(todo, results)
+            if not todo.calls.arguments or not self._may_retry(began, tries):
+                return
+
+    def _may_retry(self, began: float, tries: int) -> bool:
+        """Wait for the next try; False where there is none."""
+        retry = self._retry
+        if tries >= retry.attempts or self._limits.over:
+            return False
+        delay = retry.delay(tries)
+        if retry.within is not None and time.monotonic() + delay > began + retry.within:
+            return False
+        remaining = self._limits.remaining
+        if remaining is not None and delay >= remaining:
+            return False
+        return self._limits.wait(delay)
+
+
+class _Todo(msgspec.Struct, frozen=True):
+    """Calls that must run.
+
+    Attributes:
+        calls: for a backend.
+        positions: for each result of the calls, in order, the sample that receives it.
+    """
+
+    calls: Calls
+    positions: Sequence[int]
+
+
+class _Board:
+    """The samples of one leaf and what is known about each."""
+
+    def __init__(self, reward: BaseReward, samples: Sequence[Sample]) -> None:
+        self.reward = reward
+        self._samples = samples
+        self._sealed: list[Sealed | None] = [None] * len(samples)
+        self._elapsed = [0.0] * len(samples)
+        self._copies: list[tuple[int, int]] = []
+
+    def bind(self, call: Call) -> _Todo:
+        """Bind the arguments of all samples; what fails or is ready already needs no call."""
+        reward = self.reward
+        binder = reward.parameters.binder(call, reward.bound_options())
+        if reward.scope != "sample":
+            return self._bind_many(binder)
+        positions, bound = self._bind_each(binder)
+        if reward.prepare is not None:
+            positions, bound = self._prepare(positions, bound)
+        if reward.prepare is not None or reward.dedupe:
+            positions, bound = self._merge(positions, bound)
+        return _Todo(Calls(bound), positions)
+
+    def take(self, todo: _Todo, results: Results) -> _Todo:
+        """Note the results of calls; returns the calls that may be tried again."""
+        retryable: set[int] = set()
+        for position, sealed, elapsed in zip(
+            todo.positions, results.sealed, results.elapsed, strict=True
+        ):
+            self._sealed[position] = sealed
+            self._elapsed[position] += elapsed
+            if type(sealed) is Failure and sealed.retryable:
+                retryable.add(position)
+        for first, copy in self._copies:
+            self._sealed[copy] = self._sealed[first]
+            self._elapsed[copy] = self._elapsed[first]
+        return _again(todo, retryable)
+
+    def fill(self, lost: Failure) -> None:
+        """Give every sample that has nothing yet this failure."""
+        self._sealed = [lost if sealed is None else sealed for sealed in self._sealed]
+
+    def outcomes(self) -> list[Outcome]:
+        """One outcome per sample, stamped."""
+        name, fingerprint = self.reward.name, self.reward.fingerprint
+        stamped: list[Outcome] = []
+        append = stamped.append
+        for sample, sealed, elapsed in zip(self._samples, self._sealed, self._elapsed, strict=True):
+            if type(sealed) is float:
+                append(
+                    Score(
+                        value=sealed,
+                        reward=name,
+                        fingerprint=fingerprint,
+                        sample=sample.sample_id,
+                        elapsed=elapsed,
+                    )
+                )
+            else:
+                append(
+                    replace(
+                        cast("Outcome", sealed),
+                        reward=name,
+                        fingerprint=fingerprint,
+                        sample=sample.sample_id,
+                        elapsed=elapsed or cast("Outcome", sealed).elapsed,
+                    )
+                )
+        return stamped
+
+    def _bind_each(self, binder: Binder) -> tuple[list[int], list[Arguments]]:
+        positions: list[int] = []
+        bound: list[Arguments] = []
+        for position, sample in enumerate(self._samples):
+            arguments = binder.one(sample)
+            if isinstance(arguments, MissingArgument):
+                self._sealed[position] = _missing(arguments)
+            else:
+                positions.append(position)
+                bound.append(arguments)
+        return positions, bound
+
+    def _prepare(
+        self, positions: Sequence[int], bound: Sequence[Arguments]
+    ) -> tuple[list[int], list[Arguments]]:
+        """Let the reward's first stage answer what it can; the rest are arguments of `call`."""
+        prepare = cast("Callable[..., Any]", self.reward.prepare)
+        value_range = self.reward.value_range
+        open_positions: list[int] = []
+        open_arguments: list[Arguments] = []
+        for position, arguments in zip(positions, bound, strict=True):
+            began = time.perf_counter()
+            try:
+                prepared = prepare(**arguments)
+                if type(prepared) is dict:
+                    open_positions.append(position)
+                    open_arguments.append(cast("Arguments", prepared))
+                else:
+                    self._sealed[position] = _ready(prepared, value_range)
+            except BaseException as error:
+                self._sealed[position] = failure_from(error)
+            self._elapsed[position] = time.perf_counter() - began
+        return open_positions, open_arguments
+
+    def _merge(
+        self, positions: Sequence[int], bound: Sequence[Arguments]
+    ) -> tuple[list[int], list[Arguments]]:
+        """One call for equal arguments; arguments that cannot be compared stay apart."""
+        firsts: dict[object, int] = {}
+        open_positions: list[int] = []
+        open_arguments: list[Arguments] = []
+        for position, arguments in zip(positions, bound, strict=True):
+            first = firsts.setdefault(_key(arguments, position), position)
+            if first == position:
+                open_positions.append(position)
+                open_arguments.append(arguments)
+            else:
+                self._copies.append((first, position))
+        return open_positions, open_arguments
+
+    def _bind_many(self, binder: Binder) -> _Todo:
+        open_positions: list[int] = []
+        open_arguments: list[Arguments] = []
+        sizes: list[int] = []
+        for positions in self._units():
+            arguments = binder.many([self._samples[position] for position in positions])
+            if isinstance(arguments, MissingArgument):
+                for position in positions:
+                    self._sealed[position] = _missing(arguments)
+            else:
+                open_positions.extend(positions)
+                open_arguments.append(arguments)
+                sizes.append(len(positions))
+        return _Todo(Calls(open_arguments, sizes), open_positions)
+
+    def _units(self) -> list[list[int]]:
+        """Positions that one call gets together: a slice of the batch, or a group."""
+        if self.reward.scope == "batch":
+            size = self.reward.batch_size or len(self._samples)
+            positions = list(range(len(self._samples)))
+            return [positions[start : start + size] for start in range(0, len(positions), size)]
+        groups: dict[str, list[int]] = {}
+        for position, sample in enumerate(self._samples):
+            if sample.group_id is None:
+                self._sealed[position] = failure(
+                    FailureKind.BAD_INPUT,
+                    f"reward '{self.reward.name}' scores whole groups: the sample needs a group_id",
+                    Blame.DATA,
+                )
+            else:
+                groups.setdefault(sample.group_id, []).append(position)
+        return list(groups.values())
+
+
+def _again(todo: _Todo, retryable: set[int]) -> _Todo:
+    """The calls of which any result may be tried again."""
+    if not retryable:
+        return _Todo(Calls(()), ())
+    arguments: list[Arguments] = []
+    positions: list[int] = []
+    sizes: list[int] = []
+    place = 0
+    for number, keywords in enumerate(todo.calls.arguments):
+        size = todo.calls.size(number)
+        members = todo.positions[place : place + size]
+        place += size
+        if not retryable.isdisjoint(members):
+            arguments.append(keywords)
+            positions.extend(members)
+            sizes.append(size)
+    return _Todo(Calls(arguments, None if todo.calls.sizes is None else sizes), positions)
+
+
+def _ready(prepared: object, value_range: tuple[float, float]) -> Sealed:
+    if not isinstance(prepared, Ready):
+        return failure(
+            FailureKind.BAD_OUTPUT,
+            f"prepare returned {type(prepared).__name__}, neither Ready nor a dict of arguments",
+            Blame.SCORER,
+        )
+    return seal(prepared.result, value_range)
+
+
+def _missing(missing: MissingArgument) -> Failure:
+    return failure(FailureKind.BAD_INPUT, str(missing), Blame.DATA)
+
+
+def _key(arguments: Mapping[str, Any], position: int) -> object:
+    """Equal for calls with equal arguments of equal types; unique where they cannot be hashed."""
+    kinds = tuple(cast("type[object]", type(value)) for value in arguments.values())
+    key: tuple[object, ...] = (tuple(arguments), kinds, tuple(arguments.values()))
+    try:
+        hash(key)
+    except TypeError:
+        return position
+    return key
+
+
+async def on_thread(function: Callable[[], T]) -> T:
+    """Run a function on a thread of this process and await its result."""
+    return await asyncio.wrap_future(THREADS.submit(function))

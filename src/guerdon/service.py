@@ -1,0 +1,321 @@
+"""The one entry for trainers: score a batch, settle what failed, keep the order.
+
+    service = RewardService(reward)
+    outcomes = await service.score(samples, step=3)
+
+Nothing here belongs to an event loop: a service may be used from any thread and from one loop
+after another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
+
+from msgspec.structs import replace
+
+from guerdon import registry
+from guerdon.backends.backend import Backend, Limits
+from guerdon.backends.inline import InlineBackend
+from guerdon.batch import attach, samples_of
+from guerdon.errors import Blame, ConfigError, FailureKind, InvalidReward, nearest
+from guerdon.evaluation import Evaluation, on_thread
+from guerdon.injection import Call
+from guerdon.outcome import (
+    Abstention,
+    Failure,
+    Outcome,
+    Score,
+    check_range,
+    failure,
+    failure_from,
+)
+from guerdon.outcomes import Outcomes
+from guerdon.policy import Ledger, Policy, settle, worst_end
+from guerdon.reward import BaseReward, run_coroutine
+from guerdon.sample import Sample
+from guerdon.truncation import Truncation
+
+T = TypeVar("T")
+
+BackendName: TypeAlias = Literal["inline", "pool"]
+BACKENDS = ("inline", "pool")
+
+LARGE_BATCH = 4096
+"""Samples from which even a pass over them is too long for an event loop."""
+
+GRACE_SECONDS = 1.0
+"""How long after the caller's timeout a backend may take to say what it has."""
+
+
+class RewardService:
+    """Scores batches with one reward, or one composition of rewards.
+
+    Args:
+        reward: the root, or a reference such as "gsm8k" or "rewards.py:mine".
+        backend: "inline", "pool", a `Backend`, or None: inline, and a pool of killable workers for
+            sync rewards with a deadline.
+        policy: what becomes of failures; a mapping gives one per split.
+        truncation: what responses that ran out of tokens earn.
+
+    Example:
+        >>> from guerdon.reward import reward
+        >>> @reward(value_range=(0.0, 1.0), auto_register=False)
+        ... def exact(response: str, ground_truth: str) -> bool:
+        ...     return response == ground_truth
+        >>> with RewardService(exact) as service:
+        ...     service.score_sync([Sample(response="4", ground_truth="4")]).values.tolist()
+        [1.0]
+    """
+
+    def __init__(
+        self,
+        reward: BaseReward | str,
+        *,
+        backend: Backend | BackendName | None = None,
+        policy: Policy | Mapping[str, Policy] | None = None,
+        truncation: Truncation | None = None,
+    ) -> None:
+        self.reward = registry.resolve(reward) if isinstance(reward, str) else reward
+        self._policies = _policies(policy)
+        self._truncation = truncation or Truncation()
+        self._choice = _backend_choice(backend)
+        self._backends: dict[str, Backend] = {}
+        self._lock = threading.Lock()
+        self._ledger = Ledger()
+        self._check_leaves(self.reward)
+
+    async def score(
+        self,
+        samples: Sequence[Sample],
+        *,
+        step: int | None = None,
+        split: str = "train",
+        run_id: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - partial results are kept
+        **keywords: Any,
+    ) -> Outcomes:
+        """Score a batch.
+
+        Args:
+            samples: in any order; the result keeps it.
+            step: training step, for schedules and failure budgets.
+            split: "train", "validation", ...; chooses the policy.
+            run_id: names the run.
+            timeout: seconds that the caller waits; what is not scored by then is a `timeout`
+                failure blamed on the infrastructure.
+            keywords: for every reward that has a parameter of that name.
+
+        Returns:
+            One outcome per sample, with what the policy put beside them.
+
+        Raises:
+            ScoringFailed: a failure whose blame the policy raises on; it holds all outcomes.
+            CircuitOpen: the breaker has stopped the run.
+        """
+        policy = self._policy(split)
+        self._ledger.check()
+        call = Call(step=step, split=split, run_id=run_id, keywords=keywords)
+        limits = Limits.within(timeout)
+        evaluation = Evaluation(self._backend_for, policy.retry, call, limits)
+        refused = await _off_loop(samples, lambda: _refused(samples))
+        accepted = [s for i, s in enumerate(samples) if i not in refused] if refused else samples
+        scored = await self._evaluate(accepted, evaluation, limits)
+        outcomes = _merge(scored, refused, len(samples))
+        return await _off_loop(samples, lambda: self._settle(samples, outcomes, policy, evaluation))
+
+    def score_sync(self, samples: Sequence[Sample], **arguments: Any) -> Outcomes:
+        """As `score`, from sync code: from any thread, with or without a running event loop."""
+        return run_coroutine(partial(self.score, samples, **arguments))
+
+    def score_and_attach(self, batch: Any, **arguments: Any) -> Any:
+        """A copy of a batch with `rewards` and `component_rewards` beside its samples.
+
+        Args:
+            batch: a mapping of columns (see `guerdon.batch`), or a `Batch`.
+            arguments: as for `score`.
+
+        Raises:
+            InvalidSample: the batch has rewards already, or its columns differ in length.
+        """
+        return attach(batch, self.score_sync(samples_of(batch), **arguments))
+
+    def reset_breaker(self) -> None:
+        """Let a run go on after what opened the circuit breaker has been repaired."""
+        self._ledger.reset()
+
+    def close(self) -> None:
+        """Stop the worker processes and threads that this service started."""
+        with self._lock:
+            backends = list(self._backends.values())
+            self._backends.clear()
+        for backend in backends:
+            backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _settle(
+        self,
+        samples: Sequence[Sample],
+        outcomes: list[Outcome],
+        policy: Policy,
+        evaluation: Evaluation,
+    ) -> Outcomes:
+        known = [s if type(s) is Sample else Sample() for s in samples]
+        outcomes = self._finish(outcomes, known)
+        worst = worst_end(self.reward.value_range, self.reward.higher_is_better)
+        try:
+            return settle(policy, outcomes, known, worst)
+        finally:
+            view = Outcomes(outcomes, sample_ids=[sample.sample_id for sample in known])
+            call = evaluation.call
+            step = (call.run_id, call.step, call.split)
+            self._ledger.record(policy, step, evaluation.leaves, view)
+
+    def _policy(self, split: str) -> Policy:
+        policy = self._policies.get(split) or self._policies.get("*")
+        if policy is None:
+            known = ", ".join(self._policies)
+            raise ConfigError(f"no policy for split {split!r} (policies: {known})")
+        return policy
+
+    async def _evaluate(
+        self, samples: Sequence[Sample], evaluation: Evaluation, limits: Limits
+    ) -> list[Outcome]:
+        if not samples:
+            return []
+        remaining = limits.remaining
+        patience = None if remaining is None else remaining + GRACE_SECONDS
+        waiting = asyncio.timeout(patience)
+        try:
+            async with waiting:
+                outcomes = await self.reward.evaluate(samples, evaluation)
+        except TimeoutError as error:
+            lost = limits.failure("running") if waiting.expired() else failure_from(error)
+            return self._all_lost(samples, lost)
+        except asyncio.CancelledError:
+            limits.cancel()
+            raise
+        except Exception as error:
+            return self._all_lost(samples, failure_from(error))
+        if len(outcomes) != len(samples):
+            found = f"gave {len(outcomes)} outcomes for {len(samples)} samples"
+            return self._all_lost(samples, failure(FailureKind.BAD_OUTPUT, found, Blame.SCORER))
+        return outcomes
+
+    def _all_lost(self, samples: Sequence[Sample], lost: Failure) -> list[Outcome]:
+        name, fingerprint = self.reward.name, self.reward.fingerprint
+        return [
+            replace(lost, reward=name, fingerprint=fingerprint, sample=sample.sample_id)
+            for sample in samples
+        ]
+
+    def _finish(self, outcomes: list[Outcome], samples: Sequence[Sample]) -> list[Outcome]:
+        """Check the root of a composition, and apply the truncation rule."""
+        if self.reward.children:
+            outcomes = [self._checked(outcome) for outcome in outcomes]
+        if self._truncation.mode == "keep":
+            return outcomes
+        return [
+            self._truncation.apply(outcome, sample)
+            for outcome, sample in zip(outcomes, samples, strict=True)
+        ]
+
+    def _checked(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Score):
+            checked = check_range(outcome, self.reward.value_range)
+            return outcome if checked is outcome else _stamp(checked, outcome)
+        if isinstance(cast("object", outcome), Abstention | Failure):
+            return outcome
+        found = f"gave {type(outcome).__name__}, which is no outcome"
+        lost = failure(FailureKind.BAD_OUTPUT, found, Blame.SCORER)
+        return replace(lost, reward=self.reward.name, fingerprint=self.reward.fingerprint)
+
+    def _check_leaves(self, reward: BaseReward) -> None:
+        for child in reward.children.values():
+            self._check_leaves(child)
+        must_pool = reward.deadline is not None and not reward.is_async
+        if not reward.children and must_pool and self._choice == "inline":
+            raise InvalidReward(
+                f"reward '{reward.name}' is sync and has a deadline: backend='inline' cannot stop "
+                "it; use backend='pool' (or None)"
+            )
+
+    def _backend_for(self, reward: BaseReward) -> Backend:
+        choice = self._choice
+        if choice is not None and not isinstance(choice, str):
+            return choice
+        pooled = not reward.is_async and (choice == "pool" or reward.deadline is not None)
+        name = "pool" if pooled and choice != "inline" else "inline"
+        with self._lock:
+            backend = self._backends.get(name)
+            if backend is None:
+                backend = self._backends[name] = _make_backend(name)
+            return backend
+
+
+async def _off_loop(samples: Sequence[Sample], work: Callable[[], T]) -> T:
+    """Run work over all samples, on a thread where the batch is large enough to stall a loop."""
+    return work() if len(samples) < LARGE_BATCH else await on_thread(work)
+
+
+def _make_backend(name: str) -> Backend:
+    if name == "inline":
+        return InlineBackend()
+    from guerdon.backends.pool import PoolBackend
+
+    return PoolBackend()
+
+
+def _backend_choice(backend: Backend | str | None) -> Backend | str | None:
+    if isinstance(backend, str) and backend not in BACKENDS:
+        hint = nearest(backend, BACKENDS)
+        raise ConfigError(f"no backend is called {backend!r}{hint}; there are {BACKENDS}")
+    return backend
+
+
+def _policies(policy: Policy | Mapping[str, Policy] | None) -> dict[str, Policy]:
+    if policy is None or isinstance(policy, Policy):
+        return {"*": policy or Policy()}
+    return dict(policy)
+
+
+def _refused(samples: Sequence[Sample]) -> dict[int, Failure]:
+    """Entries that are no samples, and repetitions of a `sample_id`."""
+    refused: dict[int, Failure] = {}
+    seen: dict[str, int] = {}
+    for position, sample in enumerate(samples):
+        if type(sample) is not Sample:
+            found = f"entry {position} is a {type(sample).__name__}, not a Sample"
+            refused[position] = failure(FailureKind.BAD_INPUT, found, Blame.DATA)
+        elif sample.sample_id is not None:
+            first = seen.setdefault(sample.sample_id, position)
+            if first != position:
+                found = f"sample_id {sample.sample_id!r} is also that of entry {first}"
+                lost = failure(FailureKind.BAD_INPUT, found, Blame.DATA)
+                refused[position] = replace(lost, sample=sample.sample_id)
+    return refused
+
+
+def _merge(scored: Sequence[Outcome], refused: Mapping[int, Failure], total: int) -> list[Outcome]:
+    if not refused:
+        return list(scored)
+    rest = iter(scored)
+    return [refused[i] if i in refused else next(rest) for i in range(total)]
+
+
+def _stamp(outcome: Outcome, like: Outcome) -> Outcome:
+    return replace(outcome, reward=like.reward, fingerprint=like.fingerprint, sample=like.sample)
