@@ -5,10 +5,11 @@ at a bounded number of places, so that ten megabytes of markers cost millisecond
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 from guerdon.rules.numeral import SEGMENT_CHARS
+from guerdon.rules.option import one_of
 
 MAX_MARKERS = 64
 """Only this many answer markers of a kind, counted from the end, are looked at."""
@@ -214,3 +215,49 @@ def _line(text: str, start: int, end: int) -> str:
 def _end_of(pattern: re.Pattern[str], text: str, start: int, end: int) -> int:
     found = pattern.match(text, start, end)
     return start if found is None else found.end()
+
+
+# -- parts: the piece of a response that a text rule compares --------------------------------------
+
+
+def _last_line(text: str) -> str | None:
+    stripped = text.rstrip()
+    return stripped[stripped.rfind("\n") + 1 :] or None
+
+
+def _auto(text: str) -> str | None:
+    tagged = last_tag(text, "answer")
+    if tagged is not None:
+        return tagged
+    boxed = last_boxed(text)
+    return boxed if boxed is not None else final_part(text)
+
+
+PARTS: Mapping[str, Callable[[str], str | None]] = {
+    "auto": _auto,
+    "whole": lambda text: text,
+    "final": final_part,
+    "answer": lambda text: last_tag(text, "answer"),
+    "boxed": last_boxed,
+    "last_line": _last_line,
+}
+"""What the option `where` of the text rules can name: the last `<answer>` tag, else the last box,
+else what follows the thinking block (`auto`); the whole response; what follows the thinking block
+(`final`); the last `<answer>` tag; the last box; the last line that is not blank."""
+
+
+def part(text: str, where: str) -> str | None:
+    """The part of a response that a rule looks at, stripped; None where the response has none.
+
+    Raises:
+        InvalidReward: `where` is none of `PARTS`.
+
+    >>> part("so <answer> Paris </answer>.", "auto"), part("no tag", "answer")
+    ('Paris', None)
+    """
+    find = PARTS.get(where)
+    if find is None:
+        one_of("where", where, PARTS)
+        return None
+    found = find(text)
+    return None if found is None else found.strip()

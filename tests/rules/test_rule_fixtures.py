@@ -1,0 +1,157 @@
+"""Every built-in rule passes its own fixtures and survives anything that a model can write."""
+
+import importlib
+import pkgutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import guerdon.rules
+from guerdon.errors import Blame, FailureKind
+from guerdon.fixture import Fixture
+from guerdon.injection import Call, MissingArgument
+from guerdon.outcome import Failure, Outcome, Score, failure, failure_from, seal
+from guerdon.reward import BaseReward, Ready
+from guerdon.sample import Sample
+
+# The mathematics rules have a suite of their own, with the reference grader beside them.
+OTHERS = ("guerdon.rules.math",)
+
+
+def rules() -> Iterator[BaseReward]:
+    """All rewards that the modules of `guerdon.rules` define, made with their default options."""
+    seen: set[str] = set()
+    prefix = guerdon.rules.__name__ + "."
+    for info in pkgutil.walk_packages(guerdon.rules.__path__, prefix):
+        if info.name.startswith(OTHERS):
+            continue
+        module = importlib.import_module(info.name)
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, BaseReward):
+                if value.__module__ != info.name or not hasattr(value, "call"):
+                    continue
+                value = value()
+            if isinstance(value, BaseReward) and value.name not in seen:
+                seen.add(value.name)
+                yield value
+
+
+RULES = {rule.name: rule for rule in rules()}
+KINDS = ("full", "zero", "malformed", "deterministic", "metamorphic")
+
+
+def outcome_of(rule: BaseReward, sample: Sample) -> Outcome:
+    """What the rule gives, without service or backend."""
+    arguments: Any = rule.parameters.binder(Call(), rule.bound_options()).one(sample)
+    if isinstance(arguments, MissingArgument):
+        return failure(FailureKind.BAD_INPUT, str(arguments), Blame.DATA)
+    try:
+        if rule.prepare is not None:
+            arguments = rule.prepare(**arguments)
+            if isinstance(arguments, Ready):
+                return seal(arguments.result, rule.value_range)
+            hash(tuple(arguments.values()))
+        return seal(rule.call(**arguments), rule.value_range)
+    except Exception as error:
+        return failure_from(error)
+
+
+def cases() -> Iterator[Any]:
+    for rule in RULES.values():
+        for fixture in rule.fixtures:
+            yield pytest.param(rule, fixture, id=f"{rule.name}-{fixture.kind}-{fixture.name}")
+
+
+@pytest.mark.parametrize(("rule", "fixture"), list(cases()))
+def test_fixture(rule: BaseReward, fixture: Fixture) -> None:
+    outcomes = [outcome_of(rule, fixture.sample) for _ in range(3)]
+    assert fixture.mismatch(outcomes[0]) is None
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_every_rule_ships_all_kinds_of_fixtures(rule: BaseReward) -> None:
+    kinds = {fixture.kind for fixture in rule.fixtures}
+    assert {*KINDS} - kinds == set() or rule.name == "length"
+    names = [(fixture.kind, fixture.name) for fixture in rule.fixtures]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_every_rule_documents_range_and_example(rule: BaseReward) -> None:
+    low, high = rule.value_range
+    assert low < high < float("inf")
+    assert rule.description.endswith((".", ":"))
+    assert ">>>" in (rule.defined_by.__doc__ or "")
+
+
+MEGABYTES = 10_000_000
+HOSTILE = {
+    "nothing": "",
+    "NUL": "\0" * 1000,
+    "lone surrogates": "\ud800\udfff" * 500,
+    "letters": "a" * MEGABYTES,
+    "blanks": " " * MEGABYTES,
+    "newlines": "\n" * MEGABYTES,
+    "digits": "7" * MEGABYTES,
+    "open braces": "\\boxed{" + "{" * MEGABYTES,
+    "boxes": "\\boxed{" * (MEGABYTES // 7),
+    "open brackets": "[" * MEGABYTES,
+    "open tags": "<think>" * (MEGABYTES // 7),
+    "answer tags": "<answer></answer>" * (MEGABYTES // 17),
+    "open answers": "<answer>" * (MEGABYTES // 8),
+    "tool calls": "<tool_call>\n" * (MEGABYTES // 12),
+    "closed tool calls": '<tool_call>{"name":"a"}</tool_call>' * (MEGABYTES // 35),
+    "quotes": '"' * MEGABYTES,
+    "backslashes": "\\" * MEGABYTES,
+    "words": "the a an " * (MEGABYTES // 9),
+    "markers": "Answer: " * (MEGABYTES // 8),
+    "objects": '{"a":' * (MEGABYTES // 5),
+    "fences": "```json\n" * (MEGABYTES // 8),
+    "dots": ". " * (MEGABYTES // 2),
+    "equals": "=" * MEGABYTES,
+    "fractions": "\\frac" * (MEGABYTES // 5),
+}
+TRUTHS: dict[str, object] = {
+    "multiple_choice": "B",
+    "gsm8k": "18",
+    "json_schema": {"type": "object"},
+    "tool_calls": [{"name": "look", "arguments": {"at": 1}}],
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_hostile_text_gets_a_score_in_linear_time(rule: BaseReward, text: str) -> None:
+    sample = Sample(
+        prompt="?",
+        response=text,
+        ground_truth=TRUTHS.get(rule.name, "truth"),
+        response_token_ids=[1, 2, 3],
+        response_mask=[1, 0, 1],
+        metadata={"correct": True},
+    )
+    started = time.process_time()
+    outcome = outcome_of(rule, sample)
+    assert isinstance(outcome, Score), outcome
+    # A quadratic scan of ten megabytes takes hours; the bound only has to tell those apart.
+    assert time.process_time() - started < 30.0
+
+
+ODD_TRUTHS: list[object] = [
+    None, True, 3.5, float("nan"), [], {}, [[]], {"a": {}}, b"18", "\ud800", object(), 10**5000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("truth", ODD_TRUTHS, ids=lambda truth: type(truth).__name__)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_an_odd_ground_truth_is_the_datas_fault_or_does_not_matter(
+    rule: BaseReward, truth: object
+) -> None:
+    sample = Sample(prompt="?", response="Answer: B", ground_truth=truth)
+    outcome = outcome_of(rule, sample)
+    if isinstance(outcome, Failure):
+        assert outcome.kind == "bad_input", outcome
+        assert outcome.blame == "data"
