@@ -41,8 +41,8 @@ from guerdon.truncation import Truncation
 
 T = TypeVar("T")
 
-BackendName: TypeAlias = Literal["inline", "pool"]
-BACKENDS = ("inline", "pool")
+BackendName: TypeAlias = Literal["auto", "inline", "pool"]
+BACKENDS = ("auto", "inline", "pool")
 
 LARGE_BATCH = 4096
 """Samples from which even a pass over them is too long for an event loop."""
@@ -56,8 +56,9 @@ class RewardService:
 
     Args:
         reward: the root, or a reference such as "gsm8k" or "rewards.py:mine".
-        backend: "inline", "pool", a `Backend`, or None: inline, and a pool of killable workers for
-            sync rewards with a deadline.
+        backend: "inline", "pool", a `Backend`, or "auto" (also None): inline, and a pool of
+            killable workers for sync rewards with a deadline. `{"auto": {"workers": 4}}` and
+            `{"pool": {...}}` start that pool with options; see `PoolBackend`.
         policy: what becomes of failures; a mapping gives one per split.
         truncation: what responses that ran out of tokens earn.
 
@@ -75,14 +76,14 @@ class RewardService:
         self,
         reward: BaseReward | str,
         *,
-        backend: Backend | BackendName | None = None,
+        backend: Backend | BackendName | Mapping[str, Mapping[str, Any]] | None = None,
         policy: Policy | Mapping[str, Policy] | None = None,
         truncation: Truncation | None = None,
     ) -> None:
         self.reward = registry.resolve(reward) if isinstance(reward, str) else reward
         self._policies = _policies(policy)
         self._truncation = truncation or Truncation()
-        self._choice = _backend_choice(backend)
+        self._choice, self._pool_options = _backend_choice(backend)
         self._backends: dict[str, Backend] = {}
         self._lock = threading.Lock()
         self._ledger = Ledger()
@@ -256,14 +257,14 @@ class RewardService:
 
     def _backend_for(self, reward: BaseReward) -> Backend:
         choice = self._choice
-        if choice is not None and not isinstance(choice, str):
+        if not isinstance(choice, str):
             return choice
         pooled = not reward.is_async and (choice == "pool" or reward.deadline is not None)
         name = "pool" if pooled and choice != "inline" else "inline"
         with self._lock:
             backend = self._backends.get(name)
             if backend is None:
-                backend = self._backends[name] = _make_backend(name)
+                backend = self._backends[name] = _make_backend(name, self._pool_options)
             return backend
 
 
@@ -272,19 +273,30 @@ async def _off_loop(samples: Sequence[Sample], work: Callable[[], T]) -> T:
     return work() if len(samples) < LARGE_BATCH else await on_thread(work)
 
 
-def _make_backend(name: str) -> Backend:
+def _make_backend(name: str, pool_options: Mapping[str, Any]) -> Backend:
     if name == "inline":
         return InlineBackend()
     from guerdon.backends.pool import PoolBackend
 
-    return PoolBackend()
+    return PoolBackend(**pool_options)
 
 
-def _backend_choice(backend: Backend | str | None) -> Backend | str | None:
-    if isinstance(backend, str) and backend not in BACKENDS:
-        hint = nearest(backend, BACKENDS)
-        raise ConfigError(f"no backend is called {backend!r}{hint}; there are {BACKENDS}")
-    return backend
+def _backend_choice(
+    backend: Backend | str | Mapping[str, Mapping[str, Any]] | None,
+) -> tuple[Backend | str, Mapping[str, Any]]:
+    """The backend or its name, and the options of the pool that the service starts."""
+    options: Mapping[str, Any] = {}
+    if isinstance(backend, Mapping):
+        if len(backend) != 1:
+            raise ConfigError(f"a backend has one name, such as {{'pool': {{}}}}; got {backend!r}")
+        backend, options = next(iter(backend.items()))
+    name = "auto" if backend is None else backend
+    if isinstance(name, str) and name not in BACKENDS:
+        hint = nearest(name, BACKENDS)
+        raise ConfigError(f"no backend is called {name!r}{hint}; there are {', '.join(BACKENDS)}")
+    if options and name == "inline":
+        raise ConfigError(f"the backend 'inline' takes no options, got {', '.join(options)}")
+    return name, options
 
 
 def _policies(policy: Policy | Mapping[str, Policy] | None) -> dict[str, Policy]:
