@@ -1,0 +1,350 @@
+"""The slow path: Math-Verify itself, with a faster way to the same trees and verdicts.
+
+It parses and compares exactly as the reference does, with two differences that keep the verdict:
+
+- Two-stage parsing. ANTLR's SLL prediction is tried first, and full LL only where SLL meets a
+  syntax error; ANTLR guarantees that a successful SLL parse is the LL parse. Parser and prediction
+  tables belong to subclasses of this module: nothing that other users of the library see changes.
+- Texts are cut out of the response by the reference's own patterns, but for unboxed text the
+  patterns are tried only where the word "answer" stands, with which all of them begin.
+
+Nothing here limits time: the pool's deadline does. No string is ever evaluated or sympified.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any, NamedTuple, cast
+
+from guerdon.rules.math.extraction import is_plain_gold
+from guerdon.rules.math.memo import MAX_KEY_CHARS, Memo
+from guerdon.rules.math.packages import require
+from guerdon.rules.math.reference import FLOAT_ROUNDING, NUMERIC_PRECISION, answer_config
+
+PARSES = 4096
+"""How many parsed golds and answers a process remembers."""
+
+
+class Parsed(NamedTuple):
+    """What the reference makes of a text.
+
+    Attributes:
+        values: SymPy objects, none or one.
+        text: the normalised text; empty where there is none.
+    """
+
+    values: tuple[Any, ...]
+    text: str
+
+
+NOTHING = Parsed((), "")
+
+_FINAL_ANSWER = re.compile(r"(?i:final answer)")
+_ANSWER = re.compile(r"(?i:answer)")
+
+
+@dataclass(frozen=True)
+class _Library:
+    """The imported functions of the reference."""
+
+    patterns: tuple[tuple[int, tuple[Any, ...]], ...]
+    config: Any
+    replace: Callable[..., Any]
+    normalise: Callable[..., str]
+    last_equation: Callable[[str], str]
+    is_complex: Callable[[str], bool]
+    percent: Callable[[Any], Any]
+    union: Callable[..., Any]
+    is_union: Callable[[Any], bool]
+    converter: Callable[..., Any]
+    equal: Callable[[Any, Any, int, int], bool]
+    is_value: Callable[[Any], bool]
+    gold_config: Any
+    parse_any: Callable[[str], list[Any]]
+
+
+_PARSES: Memo[tuple[bool, str], Parsed] = Memo(PARSES)
+_FORMULAS: Memo[str, tuple[Any, ...]] = Memo(PARSES)
+# ANTLR's prediction tables grow while they are read.
+_PARSER_LOCK = threading.Lock()
+
+
+def clear() -> None:
+    """Forget every parse."""
+    _PARSES.clear()
+    _FORMULAS.clear()
+
+
+@cache
+def _library() -> _Library:
+    require()
+    from dataclasses import replace
+
+    from latex2sympy2_extended.latex2sympy2 import (  # pyright: ignore[reportMissingTypeStubs]
+        convert_to_pct,
+        normalize_latex,
+    )
+    from latex2sympy2_extended.sets import FiniteSet  # pyright: ignore[reportMissingTypeStubs]
+    from math_verify import grader, parser  # pyright: ignore[reportMissingTypeStubs]
+    from sympy import Basic, MatrixBase  # pyright: ignore[reportMissingTypeStubs]
+
+    config = answer_config()
+    groups: dict[int, list[Any]] = {}
+    for pattern, priority in parser.lazy_latex_regex.__wrapped__(config):
+        groups.setdefault(priority, []).append(pattern)
+    return _Library(
+        patterns=tuple((priority, tuple(groups[priority])) for priority in sorted(groups)),
+        config=config.normalization_config,
+        replace=replace,
+        normalise=normalize_latex,
+        last_equation=parser.get_last_eq,
+        is_complex=grader.should_treat_as_complex,
+        percent=cast("Callable[[Any], Any]", convert_to_pct),
+        union=FiniteSet,
+        is_union=lambda value: isinstance(value, FiniteSet),
+        converter=_converter_class(),
+        equal=grader.sympy_expr_eq,
+        is_value=lambda value: isinstance(value, Basic | MatrixBase),
+        gold_config=parser.LatexExtractionConfig().normalization_config,
+        parse_any=_default_parser(parser),
+    )
+
+
+def _default_parser(parser: Any) -> Callable[[str], list[Any]]:
+    """`math_verify.parse` with its defaults, without its timer and its warning about that."""
+    targets = parser.get_extraction_regexes(
+        [parser.LatexExtractionConfig(), parser.ExprExtractionConfig()]
+    )
+
+    def parse(text: str) -> list[Any]:
+        try:
+            return parser.extract_target_from_pred(
+                text, targets, fallback_mode="first_match", extraction_mode="any_match"
+            )
+        except Exception:
+            return []
+
+    return parse
+
+
+def _converter_class() -> Callable[..., Any]:
+    """A subclass of the reference's converter whose parser predicts in two stages."""
+    from antlr4 import CommonTokenStream, InputStream  # pyright: ignore
+    from antlr4.atn.ParserATNSimulator import ParserATNSimulator  # pyright: ignore
+    from antlr4.atn.PredictionMode import PredictionMode  # pyright: ignore
+    from antlr4.dfa.DFA import DFA  # pyright: ignore
+    from antlr4.PredictionContext import PredictionContextCache  # pyright: ignore
+    from latex2sympy2_extended.antlr_parser import PSLexer, PSParser  # pyright: ignore
+    from latex2sympy2_extended.latex2sympy2 import (  # pyright: ignore[reportMissingTypeStubs]
+        _Latex2Sympy as Base,  # pyright: ignore[reportPrivateUsage]
+    )
+
+    atn: Any = PSParser.atn
+    stages = [
+        (
+            mode,
+            [DFA(state, index) for index, state in enumerate(atn.decisionToState)],
+            PredictionContextCache(),
+        )
+        for mode in (PredictionMode.SLL, PredictionMode.LL)
+    ]
+
+    class TwoStageParser(PSParser):
+        def math(self) -> Any:
+            mode, tables, contexts = stages[0]
+            self._interp = ParserATNSimulator(self, atn, tables, contexts)
+            self._interp.predictionMode = mode
+            try:
+                return super().math()
+            except Exception:
+                self._input.seek(0)
+                self.reset()
+            mode, tables, contexts = stages[1]
+            self._interp = ParserATNSimulator(self, atn, tables, contexts)
+            self._interp.predictionMode = mode
+            return super().math()
+
+    class TwoStageConverter(Base):
+        def create_parser(self, latex_str: str) -> Any:
+            lexer: Any = PSLexer(InputStream(latex_str))
+            lexer.removeErrorListeners()
+            lexer.addErrorListener(self.MathErrorListener(latex_str))
+            parser: Any = TwoStageParser(CommonTokenStream(lexer))
+            parser.removeErrorListeners()
+            parser.addErrorListener(self.MathErrorListener(latex_str))
+            return parser
+
+    return cast("Callable[..., Any]", TwoStageConverter)
+
+
+def _formula(latex: str) -> tuple[Any, ...]:
+    """The SymPy object of a normalised text, as a tuple of one, or none where it cannot be read.
+
+    As `math_verify.parser.parse_latex_cached`: the last of several equations is the second try.
+    """
+    known = _FORMULAS.get(latex)
+    if known is not None:
+        return known
+    library = _library()
+    values = _converted(library, latex)
+    if not values:
+        last = library.last_equation(latex)
+        if last != latex:
+            values = _converted(library, last)
+    if len(latex) <= MAX_KEY_CHARS:
+        _FORMULAS.put(latex, values)
+    return values
+
+
+def _converted(library: _Library, latex: str) -> tuple[Any, ...]:
+    converter = library.converter(
+        None, is_real=not library.is_complex(latex), convert_degrees=False
+    )
+    try:
+        with _PARSER_LOCK:
+            value = converter.parse(latex)
+    except Exception:
+        return ()
+    return () if value is None else (value,)
+
+
+def parse_gold(gold: str) -> Parsed | None:
+    """The gold answer as the reference parses it, or None where it cannot be parsed."""
+    key = (True, gold)
+    known = _PARSES.get(key)
+    if known is None:
+        known = _gold(gold)
+        if len(gold) <= MAX_KEY_CHARS:
+            _PARSES.put(key, known)
+    return known if known != NOTHING else None
+
+
+def _gold(gold: str) -> Parsed:
+    library = _library()
+    if is_plain_gold(gold):
+        text = library.normalise(gold, library.gold_config)
+        values = _formula(text)
+        if values:
+            return Parsed(values, text)
+    parsed = library.parse_any(f"${gold}$")
+    text = parsed[-1] if parsed and isinstance(parsed[-1], str) else ""
+    return Parsed(tuple(value for value in parsed if not isinstance(value, str)), text)
+
+
+def parse_box(content: str) -> Parsed:
+    """The content of a decisive box as the reference parses it."""
+    key = (False, content)
+    known = _PARSES.get(key)
+    if known is None:
+        library = _library()
+        text = library.normalise(content, library.replace(library.config, boxed="none"))
+        known = Parsed(_formula(text), text)
+        if len(content) <= MAX_KEY_CHARS:
+            _PARSES.put(key, known)
+    return known
+
+
+def parse_response(response: str) -> Parsed:
+    """A whole response as the reference parses it."""
+    library = _library()
+    boxed = "\\boxed{" in response
+    for priority, patterns in library.patterns:
+        found: list[Any] = []
+        for pattern in patterns:
+            if pattern.pattern.startswith("(?i:"):
+                found += _anchored(pattern, response)
+            elif boxed:
+                found += pattern.finditer(response)
+        if found:
+            return _extracted(max(found, key=lambda match: (match.end(), -match.start())))
+    return NOTHING
+
+
+def _anchored(pattern: Any, response: str) -> list[Any]:
+    """All matches of a pattern that begins with a word, as `finditer` gives them."""
+    anchor = _FINAL_ANSWER if pattern.pattern.startswith("(?i:final answer") else _ANSWER
+    found: list[Any] = []
+    end = 0
+    for word in anchor.finditer(response):
+        if word.start() >= end:
+            match = pattern.match(response, word.start())
+            if match is not None:
+                found.append(match)
+                end = match.end()
+    return found
+
+
+def _extracted(match: Any) -> Parsed:
+    """As `math_verify.parser.extract_latex`, with parses that are remembered."""
+    library = _library()
+    groups: dict[str, str | None] = match.groupdict()
+    values: list[tuple[Any, ...]] = []
+    texts: list[str] = []
+    for prefix in ("first", *(f"next{index}" for index in range(1, 6))):
+        named = next(
+            ((name, text) for name, text in groups.items() if _is_latex(name, prefix) and text),
+            None,
+        )
+        if named is None:
+            continue
+        name, latex = named
+        config = library.config
+        if name.endswith("latexBoxed"):
+            config = library.replace(config, boxed="last")
+        texts.append(library.normalise(latex, config))
+        value = _formula(texts[-1])
+        if groups.get(f"{prefix}_percent"):
+            value = _percentage(value)
+        values.append(value)
+    if not values:
+        return NOTHING
+    if len(values) > 1 and all(values):
+        return _joined([value[0] for value in values], texts)
+    return Parsed(values[0], texts[0])
+
+
+def _percentage(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    try:
+        return tuple(map(_library().percent, value))
+    except Exception:
+        return ()
+
+
+def _joined(values: list[Any], texts: list[str]) -> Parsed:
+    library = _library()
+    members: list[Any] = []
+    for value in values:
+        members.extend(value.args if library.is_union(value) else (value,))
+    try:
+        return Parsed((library.union(*members),), " and ".join(texts))
+    except Exception:  # the reference then loses the text as well
+        return NOTHING
+
+
+def _is_latex(name: str, prefix: str) -> bool:
+    return name.startswith(f"{prefix}_latex")
+
+
+def verify(gold: Parsed, answer: Parsed) -> bool:
+    """The reference's comparison of two parses, as `math_verify.verify` without a time limit."""
+    left = (*gold.values, *((gold.text,) if gold.text else ()))
+    right = (*answer.values, *((answer.text,) if answer.text else ()))
+    # Texts first: an equal text decides without computing anything.
+    if gold.text.strip() and gold.text.strip() == answer.text.strip():
+        return True
+    return any(_same(a, b) for a, b in product(left, right))
+
+
+def _same(gold: Any, answer: Any) -> bool:
+    library = _library()
+    if not library.is_value(gold) or not library.is_value(answer):
+        return False
+    try:
+        return bool(library.equal(gold, answer, FLOAT_ROUNDING, NUMERIC_PRECISION))
+    except Exception:
+        return False

@@ -1,0 +1,205 @@
+r"""Finds the answer in a response without scanning it with the reference's patterns.
+
+The reference tries seven patterns over the whole text, some of them quadratic. Nearly every
+response ends with one `\boxed{...}`, and for those the outcome of all seven is certain from a few
+`str.find`. What makes it certain:
+
+- The pattern for a bare box runs from the first `\boxed{` to the last `}` and takes the last box
+  in that stretch. The patterns for boxes inside `$...$`, `\(...\)`, `\[...\]`, `$$...$$` and
+  ` [...] ` take the boxes inside. With one box both give its content, whichever match ends last,
+  unless a delimiter inside of the box cuts it (refused below), or a percent sign follows the
+  closing delimiter (refused).
+- An earlier box is ignored if it ends 70 characters or more before the last one, if no
+  environment can hold both, and if no "and", "or" or comma joins the environments of the two.
+- "final answer is ... I hope" can win only if it ends after the box.
+- A text without `\boxed{` and without the word "answer" holds no answer.
+
+Everything else is `Extraction.UNCERTAIN`, and the worker runs the patterns themselves.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from guerdon.errors import InvalidReward, nearest
+from guerdon.rules.answer_place import last_boxed, last_tag, statements
+
+
+class Extraction(enum.Enum):
+    """Outcomes of an extraction that are no text."""
+
+    NOTHING = "nothing"
+    """The reference extracts nothing."""
+    UNCERTAIN = "uncertain"
+    """Only the reference's patterns can tell."""
+
+
+_BOX = "\\boxed{"
+_JOIN_DISTANCE = 70
+"""From this distance on the reference does not join two boxes (`extract_boxed_content`)."""
+
+_BRACE = re.compile(r"[{}]")
+# A delimiter that could end an environment inside of the box: a dollar sign that is not escaped,
+# or one before another; a bracket that closes.
+_CUTS = re.compile(r"(?<!\\)\$|\$\$|\\[)\]]|\]\s")
+_PERCENT_AFTER = re.compile(r"[$)\]]\s*(?:\\?%|[Pp]er|[Pp]ct)")
+_JOINED = re.compile(r"(?:[$\])%]|ent|age|pct)\s*,?(?:and|or|,)")
+_FINAL = re.compile(r"(?i:final answer is)")
+_FINAL_TO_BOX = re.compile(r":?\s{0,8}(?:\$\$?|\\\(|\\\[)?\s{0,8}")
+_BOX_TO_HOPE = re.compile(r"\s{0,8}(?:\$\$?|\\\)|\\\])?\.?\s?")
+_ANSWER = re.compile(r"(?i:answer)")
+
+
+def extract(response: str) -> str | Extraction:
+    r"""The text that the reference takes for the answer; linear in the length of the response.
+
+    Returns:
+        The content of the decisive box, stripped, or what is known instead.
+
+    Example:
+        >>> extract(r"first \boxed{1}, no: $\boxed{\frac{1}{2}}$ is the answer")
+        <Extraction.UNCERTAIN: 'uncertain'>
+        >>> extract(r"so it is $\boxed{\frac{1}{2}}$.")
+        '\\frac{1}{2}'
+        >>> extract("I do not know.")
+        <Extraction.NOTHING: 'nothing'>
+    """
+    start = response.rfind("\\boxed")
+    if start < 0:
+        return Extraction.UNCERTAIN if _ANSWER.search(response) else Extraction.NOTHING
+    if not response.startswith(_BOX, start) or "\\fbox" in response:
+        return Extraction.UNCERTAIN
+    end = _closing(response, start + len(_BOX))
+    if end is None:
+        return Extraction.UNCERTAIN
+    content = response[start + len(_BOX) : end]
+    if _CUTS.search(content):
+        return Extraction.UNCERTAIN
+    if _PERCENT_AFTER.search(response, end):
+        return Extraction.UNCERTAIN
+    if not _stands_alone(response, start) or not _no_later_statement(response, start, end + 1):
+        return Extraction.UNCERTAIN
+    return content.strip() or Extraction.UNCERTAIN
+
+
+_NOT_PLAIN = re.compile(r"[$\n]|\\(?:boxed|fbox)|(?i:answer)|\\$")
+
+
+def is_plain_gold(gold: str) -> bool:
+    r"""Whether the reference takes the whole of a gold answer for one formula.
+
+    It does where the dollar signs that it puts around it are the only delimiters, and nothing that
+    has priority over a plain formula stands inside.
+
+    Example:
+        >>> is_plain_gold(r"\frac{1}{2}"), is_plain_gold("the answer is $5$")
+        (True, False)
+    """
+    return bool(gold) and _NOT_PLAIN.search(gold) is None
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where the brace opened before `start` is closed; every brace counts, as in the reference."""
+    depth = 1
+    for found in _BRACE.finditer(text, start):
+        depth += 1 if found.group() == "{" else -1
+        if depth == 0:
+            return found.start()
+    return None
+
+
+def _stands_alone(text: str, start: int) -> bool:
+    """Whether the reference ignores every box before the last one."""
+    earlier = text.rfind("\\boxed", 0, start)
+    if earlier < 0:
+        return True
+    if not text.startswith(_BOX, earlier):
+        return False
+    end = _closing(text, earlier + len(_BOX))
+    if end is None or end + 1 + _JOIN_DISTANCE > start:
+        return False
+    between = text[end + 1 : start]
+    if "\n" not in between:  # `$...$`, `\(...\)` and ` [...] ` end with the line
+        return False
+    if text.find("$$", 0, start) >= 0 and "$$" not in between:
+        return False
+    if text.find("\\[", 0, earlier) >= 0 and "\\]" not in between:
+        return False
+    return _JOINED.search(between) is None
+
+
+def _no_later_statement(text: str, start: int, end: int) -> bool:
+    """Whether "final answer is ... I hope" says nothing else than the box."""
+    hope = text.find("I hope", end)
+    if hope < 0:
+        return True
+    last: re.Match[str] | None = None
+    for last in _FINAL.finditer(text):  # noqa: B007 - the last match is what counts
+        pass
+    if last is None:
+        return True
+    if text.find("I hope", hope + 1) >= 0 or last.end() > start or start - last.end() > 24:
+        return False
+    return bool(
+        _FINAL_TO_BOX.fullmatch(text, last.end(), start)
+        and hope - end <= 16
+        and _BOX_TO_HOPE.fullmatch(text, end, hope)
+    )
+
+
+def _stated(response: str, markers: tuple[str, ...]) -> str | None:
+    for found in statements(response, markers):
+        return found.text
+    return None
+
+
+PLACES: dict[str, Callable[[str], str | None]] = {
+    "boxed": last_boxed,
+    "hash": partial(_stated, markers=("####",)),
+    "tag": partial(last_tag, tag="answer"),
+    "phrase": partial(_stated, markers=("nswer", "NSWER")),
+}
+"""Places where an answer can be looked for instead of the reference's choice."""
+
+
+def check_places(places: Iterable[str]) -> tuple[str, ...]:
+    """The places as a tuple.
+
+    Raises:
+        InvalidReward: one of them is unknown.
+    """
+    listed = tuple(places)
+    for place in listed:
+        if place not in PLACES:
+            raise InvalidReward(
+                f"math_verify knows no place {place!r}{nearest(place, PLACES)}; "
+                f"it knows {', '.join(PLACES)}"
+            )
+    return listed
+
+
+def extract_from(response: str, places: Iterable[str]) -> str | Extraction:
+    r"""The answer at the first of the places that holds one.
+
+    Example:
+        >>> extract_from("<answer> 5 </answer>", ("boxed", "tag"))
+        '5'
+    """
+    for place in places:
+        found = _bare(PLACES[place](response) or "")
+        if found:
+            return found
+    return Extraction.NOTHING
+
+
+def _bare(text: str) -> str:
+    """A stated answer without emphasis, a final full stop, and one pair of math delimiters."""
+    text = text.strip().strip("*").strip().removesuffix(".").strip().strip("*")
+    for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+        inside = len(text) >= len(opening) + len(closing)
+        if inside and text.startswith(opening) and text.endswith(closing):
+            return text[len(opening) : len(text) - len(closing)].strip()
+    return text.strip()

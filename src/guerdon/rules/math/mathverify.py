@@ -1,0 +1,138 @@
+"""The reward `math_verify`: mathematical equivalence with a gold answer.
+
+`prepare` runs in the trainer's process: it finds the answer in time linear in the response and
+decides what is certain without SymPy. `call` runs in a worker that is killed at the deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from guerdon.errors import BadInput, MissingExtra
+from guerdon.reward import BaseReward, Ready
+from guerdon.rules.math.extraction import Extraction, check_places, extract, extract_from
+from guerdon.rules.math.fixtures import FIXTURES
+from guerdon.rules.math.packages import versions
+from guerdon.rules.math.verdict import exact_verdict, known_verdict, read_gold, remember
+
+DEADLINE = 5.0
+"""Seconds for one comparison; Math-Verify's own limit for `verify` is the same."""
+
+FAST_PATH = 1
+"""Raise it when a rule of the fast path changes."""
+
+
+class MathVerify(BaseReward):
+    r"""1 if the answer in the response equals the ground truth mathematically, else 0.
+
+    The verdict is that of Math-Verify 0.9.0 as TRL's `accuracy_reward` calls it, without its time
+    limits; `guerdon.rules.math.reference` says it in full. A response without an answer, or with
+    one that cannot be read, scores 0. A ground truth that cannot be parsed fails as `bad_input`.
+    An answer whose comparison outruns the deadline is the candidate's fault.
+
+    Args:
+        extract: where the answer is looked for: `()` for the reference's own choice, or one or
+            more of `boxed` (the last box), `hash` (after `####`), `tag` (`<answer>`), `phrase`
+            ("answer is"), tried in this order. What is found is compared as if it were boxed.
+
+    Raises:
+        BadInput: the ground truth is no text or number, or cannot be parsed.
+
+    Example:
+        >>> math_verify.call_sync(response=r"so $\boxed{\frac{1}{2}}$", ground_truth="0.5")
+        1.0
+        >>> math_verify.bind(extract="hash").call_sync(response="#### 18", ground_truth="18")
+        1.0
+    """
+
+    name = "math_verify"
+    value_range = (0.0, 1.0)
+    deadline = DEADLINE
+    candidate_fault = ("timeout", "crashed")
+    fixtures = FIXTURES
+
+    def __init__(self, extract: str | Iterable[str] = ()) -> None:
+        self._places = check_places((extract,) if isinstance(extract, str) else extract)
+
+    def fingerprint_extra(self) -> Mapping[str, Any]:
+        """The packages that decide the verdict, the ANTLR runtime with its grammar among them."""
+        try:
+            packages = versions()
+        except MissingExtra as missing:
+            packages = {missing.package: "missing"}
+        return {"packages": packages, "fast_path": FAST_PATH}
+
+    def prepare(self, *, response: str, ground_truth: Any) -> Ready | dict[str, Any]:
+        """Find the answer and decide what is certain; linear in the response, without SymPy."""
+        gold = gold_text(ground_truth)
+        found = extract_from(response, self._places) if self._places else extract(response)
+        if found is Extraction.UNCERTAIN:
+            return {"gold": gold, "answer": None, "text": response}
+        if found is Extraction.NOTHING:
+            if read_gold(gold) is not None:
+                return Ready(0.0)
+            return {"gold": gold, "answer": None, "text": ""}
+        assert isinstance(found, str)
+        verdict = exact_verdict(gold, found)
+        if verdict is not None:
+            return Ready(float(verdict))
+        return {"gold": gold, "answer": found, "text": None}
+
+    def call(self, *, gold: str, answer: str | None, text: str | None) -> float:
+        """Compare with Math-Verify; unbounded in time, so it belongs into a worker."""
+        return float(slow_verdict(gold, answer, text))
+
+
+def gold_text(ground_truth: object) -> str:
+    """The gold answer as text.
+
+    Raises:
+        BadInput: it is neither a text nor a number, or it is empty.
+    """
+    if isinstance(ground_truth, str):
+        text = ground_truth
+    elif isinstance(ground_truth, int | float) and not isinstance(ground_truth, bool):
+        text = str(ground_truth)
+    else:
+        raise BadInput(f"the ground truth is a {type(ground_truth).__name__}, not a text or number")
+    if not text.strip():
+        raise BadInput("the ground truth is empty")
+    return text
+
+
+def slow_verdict(gold: str, answer: str | None, text: str | None) -> bool:
+    """The verdict of Math-Verify on an extracted answer, or on a whole response.
+
+    Raises:
+        BadInput: the gold answer cannot be parsed.
+    """
+    from guerdon.rules.math import engine
+
+    known = known_verdict(gold, answer) if answer is not None else None
+    if known is not None:
+        return known
+    parsed_gold = engine.parse_gold(gold)
+    if parsed_gold is None:
+        raise BadInput(f"the ground truth cannot be parsed: {gold[:80]!r}")
+    if answer is None:
+        return engine.verify(parsed_gold, engine.parse_response(text or ""))
+    verdict = engine.verify(parsed_gold, engine.parse_box(answer))
+    remember(gold, answer, verdict)
+    return verdict
+
+
+math_verify = MathVerify()
+
+
+def verify(gold: str, response: str) -> bool:
+    r"""Whether a response gives the gold answer; in this process, without a deadline.
+
+    Example:
+        >>> verify("x^2-1", r"\boxed{(x-1)(x+1)}")
+        True
+
+    Raises:
+        BadInput: the gold answer cannot be parsed.
+    """
+    return math_verify.call_sync(response=response, ground_truth=gold) == 1.0
