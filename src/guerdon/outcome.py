@@ -16,6 +16,8 @@ import msgspec
 from guerdon.errors import RETRYABLE_KINDS, Blame, FailureKind, RewardFailure
 
 INFINITY = math.inf
+LARGEST = 1.7976931348623157e308
+"""The largest finite double: what bounds a value where its range does not."""
 RANGE_SLACK = 1e-6
 """How far outside its declared range a value may lie, relative to the range's larger end: floating
 point noise (a cosine of 1.0000001), never a wrong formula."""

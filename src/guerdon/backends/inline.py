@@ -16,7 +16,7 @@ from guerdon.backends.coroutines import Coroutines
 from guerdon.backends.threads import THREADS
 from guerdon.errors import InvalidReward
 from guerdon.injection import Arguments
-from guerdon.outcome import failure_from, seal
+from guerdon.outcome import LARGEST, failure_from, seal
 from guerdon.reward import BaseReward
 
 CHUNK = 256
@@ -25,9 +25,6 @@ CHUNK = 256
 IO_THREADS = 16
 """Calls in flight of a sync reward that declares `work="io"`, unless it sets `concurrency`."""
 
-LARGEST = 1.7976931348623157e308
-"""The largest finite double: what bounds a value where the range does not."""
-
 
 class InlineBackend:
     """Runs rewards in this process.
@@ -35,11 +32,11 @@ class InlineBackend:
     Example:
         >>> from guerdon.reward import reward
         >>> @reward(auto_register=False)
-        ... def size(response: str) -> int:
-        ...     return len(response)
-        >>> calls = Calls([{"response": "ab"}, {"response": "c"}])
-        >>> InlineBackend().run(size, calls, Limits()).sealed
-        [2.0, 1.0]
+        ... def empty(response: str) -> bool:
+        ...     return not response
+        >>> calls = Calls([{"response": ""}, {"response": "c"}])
+        >>> InlineBackend().run(empty, calls, Limits()).sealed
+        [1.0, 0.0]
     """
 
     name = "inline"
@@ -144,6 +141,8 @@ def call_each(reward: BaseReward, arguments: Sequence[Arguments]) -> list[Sealed
     for keywords in arguments:
         try:
             raw = call(**keywords)
+            if type(raw) is bool:
+                raw = 1.0 if raw else 0.0
             append(raw if type(raw) is float and low <= raw <= high else seal(raw, value_range))
         except BaseException as error:
             append(failure_from(error))

@@ -1,1 +1,5 @@
-"""Package."""
+"""Scoring in worker processes that can be killed; see `guerdon.backends.pool.pool`."""
+
+from guerdon.backends.pool.pool import PoolBackend
+
+__all__ = ["PoolBackend"]

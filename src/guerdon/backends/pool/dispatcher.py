@@ -1,0 +1,542 @@
+"""The pool's thread: gives calls to workers, reads results, and kills what outlives its deadline.
+
+All state of workers and jobs belongs to this one thread, so it needs no locks; callers hand it jobs
+and wait for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from guerdon import registry
+from guerdon.backends.backend import CLOSED
+from guerdon.backends.pool import frames
+from guerdon.backends.pool.board import IDLE, NO_LIMIT, Now
+from guerdon.backends.pool.job import Chunk, Job
+from guerdon.backends.pool.pace import Pace
+from guerdon.backends.pool.process import WorkerProcess
+from guerdon.errors import Blame, FailureKind
+from guerdon.outcome import Failure, failure
+from guerdon.reward import BaseReward
+
+LOG = logging.getLogger(__name__)
+
+CPU_SHARE = 0.5
+"""Share of the deadline that a worker must have burned as processor time to blame the candidate."""
+CANCEL_GRACE_SECONDS = 0.5
+"""How long a call that nobody waits for may go on before its worker is killed."""
+BETWEEN_CALLS_SECONDS = 0.005
+"""How soon to look again at a worker that is between two calls."""
+START_SECONDS = 60.0
+"""How long a worker may take to start, or to load a reward."""
+FAILED_STARTS = 3
+"""Workers that may fail to start one after another before the jobs are told."""
+LOST_CHUNKS = 3
+"""Times that a chunk may lose its worker without a call in hand."""
+LONG = 3600.0
+"""Seconds to sleep when no clock runs."""
+CLOSE_SECONDS = 2.0
+"""How long workers may take to end by themselves when the pool closes."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How a pool is made; see `PoolBackend`."""
+
+    workers: int
+    spares: int
+    memory_bytes: int | None
+    recycle_bytes: int | None
+
+
+class _Slot:
+    """A worker and what it is busy with."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self.process = process
+        self.chunk: Chunk | None = None
+        self.loading: int | None = None
+        self.since = time.monotonic()
+        self.unwanted_since: float | None = None
+        self.worn_out = False
+
+    @property
+    def idle(self) -> bool:
+        return self.process.ready and self.chunk is None and self.loading is None
+
+    @property
+    def fresh(self) -> bool:
+        return self.process.served == 0
+
+
+class Dispatcher:
+    """Runs jobs on worker processes, from a thread of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._selector.register(self._wake_out, selectors.EVENT_READ, None)
+        self._jobs: deque[Job] = deque()
+        self._slots: list[_Slot] = []
+        self._numbers: weakref.WeakKeyDictionary[BaseReward, int] = weakref.WeakKeyDictionary()
+        self._next_number = 0
+        self._pace = Pace()
+        self._failed_starts = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="guerdon-pool", daemon=True)
+        self._thread.start()
+
+    # What callers use, from any thread.
+
+    def submit(self, job: Job) -> None:
+        """Begin a job."""
+        self._post(lambda: self._accept(job))
+
+    def abandon(self, job: Job) -> None:
+        """Nobody waits for a job any more."""
+        self._post(lambda: self._abandon(job))
+
+    def warm(self) -> None:
+        """Start the workers."""
+        self._post(self._fill)
+
+    def close(self) -> None:
+        """End the workers and the thread; waits until they are gone."""
+        self._post(self._begin_close)
+        self._thread.join(CLOSE_SECONDS + 2 * START_SECONDS)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread takes jobs."""
+        return self._thread.is_alive() and not self._closing
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers, for tests and diagnosis."""
+        return [slot.process.pid for slot in list(self._slots)]
+
+    def _post(self, action: Callable[[], None]) -> None:
+        self._inbox.append(action)
+        with contextlib.suppress(OSError):  # full: the thread is awake; closed: it has ended
+            self._wake_in.send(b"!")
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            while not (self._closing and not self._slots):
+                self._turn()
+        except Exception as error:
+            LOG.exception("the pool's thread failed")
+            lost = f"the pool's thread failed: {type(error).__name__}: {error}"
+            self._end(failure(FailureKind.CRASHED, lost, Blame.INFRASTRUCTURE))
+        else:
+            self._end(CLOSED)
+
+    def _turn(self) -> None:
+        for key, events in self._selector.select(self._patience()):
+            slot: _Slot | None = key.data
+            if slot is None:
+                self._drain_wake()
+            else:
+                self._serve(slot, events)
+        while self._inbox:
+            self._inbox.popleft()()
+        self._look_at_clocks()
+        self._dispatch()
+
+    def _drain_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_out.recv(4096):
+                pass
+
+    def _end(self, lost: Failure) -> None:
+        self._closing = True
+        for slot in self._slots:
+            slot.process.kill()
+            slot.process.close()
+        self._slots.clear()
+        while self._inbox:
+            self._inbox.popleft()()
+        for job in self._jobs:
+            job.fail_all(lost)
+        self._jobs.clear()
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    def _begin_close(self) -> None:
+        self._closing = True
+        for job in list(self._jobs):
+            job.fail_all(CLOSED)
+            self._forget(job)
+        for slot in list(self._slots):
+            if slot.idle:
+                slot.process.dismiss()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for slot in list(self._slots):
+            if not slot.idle or not slot.process.reap(max(0.0, deadline - time.monotonic())):
+                slot.process.kill()
+            self._remove(slot)
+
+    # Jobs.
+
+    def _accept(self, job: Job) -> None:
+        if self._closing:
+            job.fail_all(CLOSED)
+            return
+        if not job.unfinished:
+            job.finished.set()
+            return
+        if job.reward not in self._numbers:
+            self._next_number += 1
+            self._numbers[job.reward] = self._next_number
+        self._jobs.append(job)
+        self._fill()
+
+    def _abandon(self, job: Job) -> None:
+        job.abandon()
+        for slot in self._slots:
+            if slot.chunk is not None and slot.chunk.job is job:
+                slot.process.board.limit = 0
+                slot.unwanted_since = time.monotonic()
+        self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        if job in self._jobs:
+            self._jobs.remove(job)
+
+    def _fill(self) -> None:
+        """Keep as many workers as are wanted, and the spare ones."""
+        wanted = self._settings.workers + self._settings.spares
+        while len(self._slots) < wanted and not self._closing:
+            if self._failed_starts >= FAILED_STARTS and self._slots:
+                return
+            if not self._start():
+                return
+
+    def _start(self) -> bool:
+        hello = frames.Hello(
+            path=list(sys.path),
+            files=registry.loaded_files(),
+            parent=os.getpid(),
+            memory_bytes=self._settings.memory_bytes,
+        )
+        try:
+            slot = _Slot(WorkerProcess(hello))
+        except OSError as error:
+            self._start_failed(f"a worker could not be started: {error}")
+            return False
+        self._slots.append(slot)
+        self._selector.register(slot.process.connection, selectors.EVENT_READ, slot)
+        return True
+
+    def _start_failed(self, reason: str) -> None:
+        self._failed_starts += 1
+        if self._failed_starts < FAILED_STARTS:
+            return
+        lost = failure(FailureKind.UNAVAILABLE, reason, Blame.INFRASTRUCTURE)
+        for job in list(self._jobs):
+            job.fail_all(lost)
+            self._forget(job)
+        self._failed_starts = 0
+
+    def _dispatch(self) -> None:
+        """Give idle workers something to do; jobs take turns."""
+        if not self._jobs:
+            return
+        for slot in list(self._slots):
+            if not slot.idle or not self._may_work(slot):
+                continue
+            for _ in range(len(self._jobs)):
+                job = self._jobs[0]
+                self._jobs.rotate(-1)
+                if self._give(slot, job):
+                    break
+
+    def _may_work(self, slot: _Slot) -> bool:
+        """Spare workers wait until they are needed as a replacement, or for a suspect."""
+        busy = sum(1 for other in self._slots if not other.idle and other.process.ready)
+        return busy < self._settings.workers or (slot.fresh and self._any_suspect())
+
+    def _any_suspect(self) -> bool:
+        return any(job.has_suspect for job in self._jobs)
+
+    def _give(self, slot: _Slot, job: Job) -> bool:
+        number = self._numbers[job.reward]
+        if job.has_suspect and slot.fresh:
+            if self._load_first(slot, job, number):
+                return True
+            self._send_chunk(slot, job.take_suspect(), number)
+            return True
+        if job.has_suspect and not any(other.fresh for other in self._slots):
+            self._replace(slot)
+            return True
+        if not job.waiting:
+            return False
+        if self._load_first(slot, job, number):
+            return True
+        size = self._pace.chunk(job.reward, job.waiting, self._settings.workers)
+        self._send_chunk(slot, job.take(size), number)
+        return True
+
+    def _load_first(self, slot: _Slot, job: Job, number: int) -> bool:
+        if number in slot.process.loaded:
+            return False
+        slot.loading = number
+        slot.since = time.monotonic()
+        slot.process.send(frames.LOAD, (number, registry.loaded_files(), job.pickled))
+        self._watch_writes(slot)
+        return True
+
+    def _send_chunk(self, slot: _Slot, chunk: Chunk, number: int) -> None:
+        job = chunk.job
+        sizes = job.calls.sizes
+        slot.chunk = chunk
+        slot.since = time.monotonic()
+        slot.unwanted_since = None
+        slot.process.board.limit = NO_LIMIT
+        run = frames.Run(
+            chunk=chunk.number,
+            reward=number,
+            arguments=[job.calls.arguments[call] for call in chunk.calls],
+            sizes=None if sizes is None else [sizes[call] for call in chunk.calls],
+        )
+        slot.process.send(frames.RUN, run)
+        self._watch_writes(slot)
+
+    # Workers.
+
+    def _serve(self, slot: _Slot, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            slot.process.flush()
+            self._watch_writes(slot)
+        if not events & selectors.EVENT_READ or slot not in self._slots:
+            return
+        messages, there = slot.process.receive()
+        for kind, body in messages:
+            self._read(slot, kind, body)
+        if not there and slot in self._slots:
+            self._died(slot)
+
+    def _watch_writes(self, slot: _Slot) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if slot.process.sending else 0)
+        self._selector.modify(slot.process.connection, events, slot)
+
+    def _read(self, slot: _Slot, kind: int, body: bytes) -> None:
+        if kind == frames.READY:
+            slot.process.ready = True
+            self._failed_starts = 0
+        elif kind == frames.LOADED:
+            self._loaded(slot, msgspec.msgpack.decode(body, type=frames.Loaded))
+        elif kind == frames.RESULTS:
+            self._results(slot, frames.CHUNK.unpack_from(body)[0], body[frames.CHUNK.size :])
+        elif kind == frames.DONE:
+            self._done(slot, msgspec.msgpack.decode(body, type=frames.Done))
+
+    def _loaded(self, slot: _Slot, loaded: frames.Loaded) -> None:
+        slot.loading = None
+        if not loaded.error:
+            slot.process.loaded.add(loaded.number)
+            return
+        self._refuse(loaded.number, f"the reward cannot be loaded in a worker: {loaded.error}")
+
+    def _refuse(self, number: int, message: str) -> None:
+        """Fail all jobs of a reward that no worker can load."""
+        lost = failure(FailureKind.RAISED, message, Blame.SCORER)
+        for job in list(self._jobs):
+            if self._numbers.get(job.reward) == number:
+                job.fail_all(lost)
+                self._forget(job)
+
+    def _results(self, slot: _Slot, number: int, body: bytes) -> None:
+        chunk = slot.chunk
+        if chunk is None or chunk.number != number:
+            return
+        for result in frames.decode_results(body):
+            if not 0 <= result[0] < len(chunk.calls):
+                continue
+            call = chunk.calls[result[0]]
+            slot.process.served += 1
+            self._pace.observe(chunk.job.reward, result[1])
+            if _ran_out_of_memory(result) and not chunk.job.is_done(call):
+                slot.worn_out = True
+                self._crashed(chunk.job, call, "ran out of memory", result[1])
+            else:
+                chunk.job.accept(call, result)
+
+    def _done(self, slot: _Slot, done: frames.Done) -> None:
+        chunk = slot.chunk
+        if chunk is None or chunk.number != done.chunk:
+            return
+        slot.chunk = None
+        slot.unwanted_since = None
+        if chunk.job in self._jobs:
+            chunk.job.put_back(chunk.calls)
+        self._settle(chunk.job)
+        most = self._settings.recycle_bytes
+        if slot.worn_out or (most is not None and done.resident > most):
+            self._replace(slot)
+
+    def _settle(self, job: Job) -> None:
+        if not job.unfinished:
+            self._forget(job)
+
+    def _replace(self, slot: _Slot) -> None:
+        """End an idle worker and start another one."""
+        slot.process.dismiss()
+        if not slot.process.reap(CANCEL_GRACE_SECONDS):
+            slot.process.kill()
+        self._remove(slot)
+        self._fill()
+
+    def _remove(self, slot: _Slot) -> None:
+        self._selector.unregister(slot.process.connection)
+        self._slots.remove(slot)
+        slot.process.close()
+
+    def _died(self, slot: _Slot) -> None:
+        """A worker ended by itself: find out which call did it."""
+        slot.process.reap(CANCEL_GRACE_SECONDS)
+        slot.process.kill()
+        now, chunk = self._bury(slot)
+        how = f"the worker died ({slot.process.ending()})"
+        if not slot.process.ready:
+            self._start_failed(f"{how} while it started")
+        elif slot.loading is not None:
+            self._refuse(slot.loading, f"{how} while it loaded the reward")
+        elif chunk is not None:
+            self._after_death(chunk, now, how)
+        self._fill()
+
+    def _bury(self, slot: _Slot) -> tuple[Now, Chunk | None]:
+        """Read what a dead worker left, then remove it; returns its last page."""
+        messages, _ = slot.process.receive()
+        for kind, body in messages:
+            if kind == frames.RESULTS:
+                self._read(slot, kind, body)
+        now = slot.process.board.read()
+        if slot.chunk is not None and now.chunk == slot.chunk.number:
+            self._results(slot, now.chunk, slot.process.board.written())
+        self._remove(slot)
+        return now, slot.chunk
+
+    def _after_death(self, chunk: Chunk, now: Now, how: str) -> None:
+        job = chunk.job
+        if job not in self._jobs:
+            return
+        in_hand = now.call if now.chunk == chunk.number else IDLE
+        call = chunk.calls[in_hand] if 0 <= in_hand < len(chunk.calls) else None
+        rest = [c for c in chunk.calls if c != call]
+        if call is not None and not job.is_done(call):
+            self._crashed(job, call, how, 0.0)
+        elif call is None and rest and job.count_death(rest[0]) >= LOST_CHUNKS:
+            lost = failure(FailureKind.CRASHED, f"{how} between calls", Blame.INFRASTRUCTURE)
+            for unlucky in rest:
+                job.fail(unlucky, lost)
+        job.put_back(rest)
+        self._settle(job)
+
+    def _crashed(self, job: Job, call: int, how: str, elapsed: float) -> None:
+        """A call took its worker with it: try it alone in a fresh worker, then judge."""
+        if not job.tried_alone(call):
+            job.suspect(call)
+            return
+        candidate = FailureKind.CRASHED in job.reward.candidate_fault
+        again = f"{how}, again when it ran alone in a fresh worker"
+        blame, evidence = (Blame.CANDIDATE, again) if candidate else (Blame.SCORER, "")
+        job.fail(call, failure(FailureKind.CRASHED, how, blame, evidence=evidence), elapsed)
+
+    # Clocks.
+
+    def _patience(self) -> float | None:
+        """Seconds until some worker may have to be killed."""
+        return min((self._seconds_left(slot) for slot in self._slots), default=None)
+
+    def _seconds_left(self, slot: _Slot) -> float:
+        if slot.unwanted_since is not None:
+            return max(0.0, slot.unwanted_since + CANCEL_GRACE_SECONDS - time.monotonic())
+        if slot.chunk is None:
+            waiting = slot.loading is not None or not slot.process.ready
+            return self._start_left(slot) if waiting else LONG
+        if slot.chunk.job.reward.deadline is None:
+            return LONG
+        now = slot.process.now()
+        if now.chunk != slot.chunk.number:
+            return self._start_left(slot) and BETWEEN_CALLS_SECONDS
+        if now.call == IDLE:
+            return BETWEEN_CALLS_SECONDS
+        deadline = slot.chunk.job.deadline(slot.chunk.calls[now.call]) or 0.0
+        return max(0.0, deadline - (time.monotonic_ns() - now.started_ns) / 1e9)
+
+    def _start_left(self, slot: _Slot) -> float:
+        return max(0.0, slot.since + START_SECONDS - time.monotonic())
+
+    def _look_at_clocks(self) -> None:
+        for slot in list(self._slots):
+            if self._seconds_left(slot) > 0:
+                continue
+            if slot.unwanted_since is not None or slot.chunk is None:
+                self._stop(slot, None)
+            else:
+                self._stop(slot, slot.process.now())
+
+    def _stop(self, slot: _Slot, late: Now | None) -> None:
+        """Kill a worker: for a call that is late, for a call nobody wants, or for not starting."""
+        burned = slot.process.cpu_seconds_since(late) if late is not None else None
+        slot.process.kill()
+        now, chunk = self._bury(slot)
+        if chunk is None:
+            self._not_started(slot)
+        elif late is not None:
+            self._timed_out(chunk, late, burned)
+        else:
+            self._after_death(chunk, now, "the worker was stopped")
+        self._fill()
+
+    def _not_started(self, slot: _Slot) -> None:
+        if slot.loading is not None:
+            message = f"the reward did not load in a worker within {START_SECONDS} s"
+            self._refuse(slot.loading, message)
+        else:
+            self._start_failed(f"a worker did not start within {START_SECONDS} s")
+
+    def _timed_out(self, chunk: Chunk, late: Now, burned: float | None) -> None:
+        job = chunk.job
+        if job not in self._jobs:
+            return
+        call = chunk.calls[late.call]
+        if not job.is_done(call):
+            job.fail(call, _too_slow(job, call, burned), job.deadline(call) or 0.0)
+        job.put_back(chunk.calls)
+        self._settle(job)
+
+
+def _too_slow(job: Job, call: int, burned: float | None) -> Failure:
+    deadline = job.deadline(call) or 0.0
+    message = f"ran longer than its deadline of {deadline:g} s and was killed"
+    declared = FailureKind.TIMEOUT in job.reward.candidate_fault and job.calls.size(call) == 1
+    if declared and burned is not None and burned >= CPU_SHARE * deadline:
+        evidence = f"the worker burned {burned:.2f} s of processor time"
+        return failure(FailureKind.TIMEOUT, message, Blame.CANDIDATE, evidence=evidence)
+    return failure(FailureKind.TIMEOUT, message, Blame.SCORER)
+
+
+def _ran_out_of_memory(result: frames.Result) -> bool:
+    sealed = result[2]
+    first = sealed[0] if isinstance(sealed, list) and sealed else sealed
+    return isinstance(first, Failure) and first.kind is FailureKind.CRASHED

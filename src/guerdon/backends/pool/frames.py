@@ -1,0 +1,272 @@
+"""Messages between the pool and a worker, over a Unix socket pair.
+
+To the worker: pickles that this process made of plain data and of the user's own reward. From the
+worker, which has read what the policy model wrote: typed MessagePack only, never a pickle.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+import msgspec
+
+from guerdon.backends.backend import Sealed
+from guerdon.backends.pool.board import copy_to_file
+from guerdon.injection import Arguments
+from guerdon.outcome import Abstention, Failure, Score
+
+SHARED_BYTES = 1 << 20
+"""Messages from this size on pass through shared memory instead of the socket."""
+
+HEAD = struct.Struct("<BQ")
+"""Kind of the message and length of its body."""
+
+HELLO, LOAD, RUN, EXIT = range(4)
+"""To the worker."""
+READY, LOADED, RESULTS, DONE = range(10, 14)
+"""From the worker."""
+SHARED = 0x80
+"""Set in the kind when the body is in a file whose descriptor comes with it."""
+
+BUFFER_SIZES = struct.Struct("<Q")
+CHUNK = struct.Struct("<q")
+"""At the start of a message of results: the chunk that they are of."""
+LENGTH = struct.Struct("<I")
+"""Before each result: its length."""
+
+
+class Hello(msgspec.Struct):
+    """How a worker sets itself up.
+
+    Attributes:
+        path: `sys.path` of the pool's process.
+        files: modules that were loaded from files, name to path.
+        parent: process id of the pool; a worker whose parent is another one ends.
+        memory_bytes: how much address space calls may take beyond what loading took.
+    """
+
+    path: list[str]
+    files: dict[str, str]
+    parent: int
+    memory_bytes: int | None
+
+
+class Loaded(msgspec.Struct, array_like=True):
+    """Whether a reward was loaded.
+
+    Attributes:
+        number: of the reward.
+        error: what went wrong, or empty.
+    """
+
+    number: int
+    error: str
+
+
+class Done(msgspec.Struct, array_like=True):
+    """A chunk has ended.
+
+    Attributes:
+        chunk: its number.
+        resident: bytes of memory that the worker holds.
+    """
+
+    chunk: int
+    resident: int
+
+
+WireResult: TypeAlias = float | Score | Abstention | Failure
+Result: TypeAlias = tuple[int, float, WireResult | list[WireResult]]
+"""Index of the call in its chunk, seconds, and the result or one result per sample."""
+
+_decode_result = msgspec.msgpack.Decoder(Result)
+
+
+class Run(msgspec.Struct):
+    """A chunk of calls.
+
+    Attributes:
+        chunk: its number.
+        reward: number of a reward that the worker has loaded.
+        arguments: of each call.
+        sizes: samples of each call, None for one each.
+    """
+
+    chunk: int
+    reward: int
+    arguments: Sequence[Arguments]
+    sizes: Sequence[int] | None
+
+
+class Outgoing:
+    """A message to a worker on its way: bytes, and a descriptor for a large body."""
+
+    def __init__(self, kind: int, value: object) -> None:
+        buffers: list[pickle.PickleBuffer] = []
+        body = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        views = [buffer.raw() for buffer in buffers]
+        total = len(body) + sum(view.nbytes for view in views)
+        self.descriptor: int | None = None
+        if not views and total < SHARED_BYTES:
+            self.data = memoryview(HEAD.pack(kind, len(body)) + body)
+            return
+        sizes = b"".join(BUFFER_SIZES.pack(size) for size in (len(body), *map(_size, views)))
+        self.descriptor = copy_to_file([BUFFER_SIZES.pack(len(views)), sizes, body, *views])
+        self.data = memoryview(HEAD.pack(kind | SHARED, 0))
+
+    def send(self, connection: socket.socket) -> bool:
+        """Send what the socket takes; True when all of it is sent."""
+        try:
+            if self.descriptor is not None:
+                sent = socket.send_fds(connection, [self.data], [self.descriptor])
+                self.close()
+            else:
+                sent = connection.send(self.data)
+        except BlockingIOError:
+            return False
+        self.data = self.data[sent:]
+        return not self.data
+
+    def close(self) -> None:
+        """Close the descriptor of a large body."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+def _size(view: memoryview) -> int:
+    return view.nbytes
+
+
+class Incoming:
+    """Splits the bytes of a worker into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Kind and body of every message that is complete now."""
+        self._buffer += data
+        messages: list[tuple[int, bytes]] = []
+        start = 0
+        while len(self._buffer) - start >= HEAD.size:
+            kind, length = HEAD.unpack_from(self._buffer, start)
+            end = start + HEAD.size + length
+            if len(self._buffer) < end:
+                break
+            messages.append((kind, bytes(self._buffer[start + HEAD.size : end])))
+            start = end
+        del self._buffer[:start]
+        return messages
+
+
+def receive(connection: socket.socket) -> tuple[int, Any]:
+    """In a worker: the next message, unpickled; the sender is the process that started it.
+
+    Raises:
+        EOFError: the pool has gone.
+    """
+    data, descriptors, _, _ = socket.recv_fds(connection, HEAD.size, 1)
+    while data and len(data) < HEAD.size:
+        data += connection.recv(HEAD.size - len(data))
+    if not data:
+        raise EOFError
+    kind, length = HEAD.unpack(data)
+    if kind & SHARED:
+        return kind & ~SHARED, _load_shared(descriptors[0])
+    body = bytearray(length)
+    view = memoryview(body)
+    while view:
+        count = connection.recv_into(view)
+        if not count:
+            raise EOFError
+        view = view[count:]
+    return kind, pickle.loads(body)
+
+
+def _load_shared(descriptor: int) -> Any:
+    """A large message; its arrays stay in the shared pages, read only."""
+    try:
+        view = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+    finally:
+        os.close(descriptor)
+    count = BUFFER_SIZES.unpack_from(view, 0)[0]
+    places = range(BUFFER_SIZES.size, BUFFER_SIZES.size * (count + 2), BUFFER_SIZES.size)
+    sizes = [BUFFER_SIZES.unpack_from(view, place)[0] for place in places]
+    start = BUFFER_SIZES.size * (count + 2)
+    parts: list[memoryview] = []
+    for size in sizes:
+        parts.append(view[start : start + size])
+        start += size
+    return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def plain(value: Any) -> Any:
+    """For information of a reward that MessagePack does not know: arrays as lists, else `repr`."""
+    convert = getattr(value, "tolist", None)
+    if callable(convert):
+        return convert()
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[Any, Any]", value))
+    return repr(value)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=plain)
+
+
+def encode_result(call: int, elapsed: float, sealed: Sealed | list[Sealed]) -> bytes:
+    """In a worker: one result. What cannot be encoded loses its details, never its value."""
+    try:
+        return _encoder.encode((call, elapsed, sealed))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        many = sealed if isinstance(sealed, list) else [sealed]
+        bare = [_without_details(item) for item in many]
+        return _encoder.encode((call, elapsed, bare if isinstance(sealed, list) else bare[0]))
+
+
+def _without_details(sealed: Sealed) -> Sealed:
+    if isinstance(sealed, Score):
+        note = {"dropped": "what the reward added to the value could not be encoded"}
+        return Score(value=sealed.value, spans=sealed.spans, info=note)
+    if isinstance(sealed, Abstention):
+        return Abstention(reason=_clean(sealed.reason))
+    if isinstance(sealed, Failure):
+        return Failure(
+            kind=sealed.kind,
+            message=_clean(sealed.message),
+            blame=sealed.blame,
+            retryable=sealed.retryable,
+        )
+    return sealed
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def encode_message(kind: int, value: object) -> bytes:
+    """In a worker: a message to the pool."""
+    body = value if isinstance(value, bytes) else _encoder.encode(value)
+    return HEAD.pack(kind, len(body)) + body
+
+
+def decode_results(body: bytes) -> list[Result]:
+    """Results that stand one after another.
+
+    Raises:
+        msgspec.MsgspecError: the bytes are not such results.
+    """
+    results: list[Result] = []
+    place = 0
+    while place < len(body):
+        (size,) = LENGTH.unpack_from(body, place)
+        place += LENGTH.size
+        results.append(_decode_result.decode(body[place : place + size]))
+        place += size
+    return results
