@@ -26,6 +26,7 @@ __all__ = [
     "create",
     "find",
     "get",
+    "import_module",
     "load_file",
     "loaded_files",
     "names",
@@ -156,7 +157,7 @@ def target_of(reference: str) -> Any:
     module_name, _, attribute = reference.rpartition(":")
     if not module_name or not attribute:
         raise UnknownReward(f"{reference!r} is no reference: write pkg.mod:NAME or path.py:NAME")
-    module = load_file(module_name) if module_name.endswith(".py") else _import(module_name)
+    module = load_file(module_name) if module_name.endswith(".py") else import_module(module_name)
     target: Any = module
     for part in attribute.split("."):
         if not hasattr(target, part):
@@ -242,7 +243,12 @@ def _qualname(owner: Any) -> str:
     return getattr(owner, "__qualname__", None) or type(owner).__qualname__
 
 
-def _import(module_name: str) -> ModuleType:
+def import_module(module_name: str) -> ModuleType:
+    """Import a module, for example for the rewards that it registers.
+
+    Raises:
+        UnknownReward: it is not there, or its code fails; the cause is chained.
+    """
     try:
         return importlib.import_module(module_name)
     except KeyboardInterrupt:

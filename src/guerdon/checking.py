@@ -1,0 +1,477 @@
+"""The self-check of a reward: its own fixtures, and probes that every reward must survive.
+
+Everything is scored through a `RewardService`, by the backend that the reward would use, so that a
+check shows what a training run would meet. A case that could not be run is never a pass.
+"""
+
+from __future__ import annotations
+
+import enum
+import glob
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+from msgspec.structs import replace
+
+from guerdon.declaration import Work
+from guerdon.errors import Blame, FailureKind, GuerdonError
+from guerdon.fixture import Fixture
+from guerdon.injection import SYNONYMS, own
+from guerdon.outcome import EMPTY, Abstention, Failure, Outcome, Range, Score
+from guerdon.policy import NO_RETRY, Policy
+from guerdon.reward import BaseReward, FunctionReward
+from guerdon.sample import Message, Sample
+from guerdon.service import RewardService
+
+LONG_CHARACTERS = 1_000_000
+"""Length of the long response."""
+
+REPEATS = 3
+"""How often the same samples are scored to see whether the values are the same."""
+
+CASE_SECONDS = 30.0
+"""How long one batch of cases may take in all, beside the deadline of each sample."""
+
+HOSTILE_TEXT = "<answer>\\boxed{((\n#### -1,"
+"""What a long response repeats: brackets and markers that are opened and never closed."""
+
+_MASK_ALL = Policy(retry=NO_RETRY, on=dict.fromkeys(map(str, Blame), "mask"))
+_INSTALL = re.compile(r"pip install '[^']+'")
+
+
+class Verdict(enum.StrEnum):
+    """What a case showed."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    NOT_RUN = "not run"
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a report.
+
+    Attributes:
+        case: says what was tried.
+        kind: of the fixture, or "probe".
+        expected: what should have come out, in words.
+        got: what came out.
+        verdict: whether they agree.
+    """
+
+    case: str
+    kind: str
+    expected: str
+    got: str
+    verdict: Verdict
+
+
+class RewardReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the check of one reward showed.
+
+    Attributes:
+        path: where it is in the composition, such as `total/accuracy`.
+        reward: its name.
+        fingerprint: of code, configuration and model revision.
+        value_range: declared.
+        deadline: seconds for one sample, or None.
+        work: io, cpu or gpu.
+        options: that differ from the defaults.
+        cases: in order.
+        notes: what the reader should know: no fixtures, no range.
+        needs: what is missing here, with the line that installs it.
+    """
+
+    path: str
+    reward: str
+    fingerprint: str
+    value_range: Range
+    deadline: float | None
+    work: Work
+    options: Mapping[str, str] = EMPTY
+    cases: tuple[Case, ...] = ()
+    notes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every case passed, and nothing was missing."""
+        return not self.needs and all(case.verdict is not Verdict.FAIL for case in self.cases)
+
+
+def check(
+    reward: BaseReward, *, backend: Any = None, seconds: float = CASE_SECONDS
+) -> Iterator[RewardReport]:
+    """Check every leaf of a reward, then the composition as a whole.
+
+    Args:
+        reward: a leaf or a composition.
+        backend: as for `RewardService`.
+        seconds: how long one batch of cases may take.
+
+    Example:
+        >>> from guerdon.reward import reward
+        >>> @reward(value_range=(0.0, 1.0), auto_register=False)
+        ... def exact(response: str, ground_truth: str) -> bool:
+        ...     return response == ground_truth
+        >>> report, = check(exact)
+        >>> report.passed, report.notes[0]
+        (True, 'has no fixtures: nothing shows that it scores what it should')
+    """
+    seen: set[str] = set()
+    bases: list[Sample] = []
+    for path, leaf in leaves(reward):
+        if leaf.fingerprint not in seen:
+            seen.add(leaf.fingerprint)
+            bases.extend(fixture.sample for fixture in leaf.fixtures)
+            yield _Check(path, leaf, backend, seconds).leaf()
+    if reward.children:
+        yield _Check(reward.name, reward, backend, seconds).composition(bases)
+
+
+def leaves(reward: BaseReward, path: str = "") -> Iterator[tuple[str, BaseReward]]:
+    """The rewards without children, with their path in the composition."""
+    own_path = path or reward.name
+    if not reward.children:
+        yield own_path, reward
+    for name, child in reward.children.items():
+        yield from leaves(child, f"{own_path}/{name}")
+
+
+def changed_options(reward: BaseReward) -> dict[str, Any]:
+    """The options of a reward that differ from its defaults; fixtures speak of the defaults."""
+    defaults = _default_options(reward)
+    return {
+        key: value
+        for key, value in reward.options.items()
+        if key not in defaults or (defaults[key] is not value and defaults[key] != value)
+    }
+
+
+def visible_gpus() -> int:
+    """How many GPUs this process may use, as far as it can be told without a driver library."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return 0
+    return len(glob.glob("/dev/nvidia[0-9]*")) or len(glob.glob("/dev/kfd"))
+
+
+class _Check:
+    """One reward under check."""
+
+    def __init__(self, path: str, reward: BaseReward, backend: Any, seconds: float) -> None:
+        self.path = path
+        self.reward = reward
+        self.backend = backend
+        self.seconds = seconds
+        self.cases: list[Case] = []
+        self.notes: list[str] = []
+        self.needs: list[str] = []
+
+    def leaf(self) -> RewardReport:
+        """Fixtures and probes of a reward without children."""
+        fixtures = list(self.reward.fixtures)
+        if not fixtures:
+            self.notes.append("has no fixtures: nothing shows that it scores what it should")
+        if all(map(math.isinf, self.reward.value_range)):
+            self.notes.append("declares no value_range: any finite number passes")
+        if self.reward.work == "gpu" and not visible_gpus():
+            self.needs.append("a GPU: none is visible here")
+            self.cases += [_not_run(fixture) for fixture in fixtures]
+            return self._report()
+        self._fixtures(fixtures)
+        if not self.needs:
+            self._probes([fixture.sample for fixture in fixtures] or [_invented_sample()])
+        return self._report()
+
+    def composition(self, samples: Sequence[Sample]) -> RewardReport:
+        """Probes of a composition, on the samples of its leaves' fixtures."""
+        self._probes(list(samples) or [_invented_sample()])
+        return self._report()
+
+    def _report(self) -> RewardReport:
+        reward = self.reward
+        return RewardReport(
+            path=self.path,
+            reward=reward.name,
+            fingerprint=reward.fingerprint,
+            value_range=reward.value_range,
+            deadline=reward.deadline,
+            work=reward.work,
+            options={key: repr(value) for key, value in changed_options(reward).items()},
+            cases=tuple(self.cases),
+            notes=tuple(self.notes),
+            needs=tuple(dict.fromkeys(self.needs)),
+        )
+
+    def _fixtures(self, fixtures: Sequence[Fixture]) -> None:
+        """Run the fixtures under the default options, which they speak of."""
+        subject = self.reward
+        if fixtures and changed_options(subject):
+            default = _with_default_options(subject)
+            if default is not None:
+                self.notes.append("the fixtures were run with the default options")
+            subject = default or subject
+        with self._service(subject) as service:
+            outcomes = self._score(service, [fixture.sample for fixture in fixtures])
+        for fixture, outcome in zip(fixtures, outcomes, strict=True):
+            self._fixture(fixture, outcome)
+
+    def _fixture(self, fixture: Fixture, outcome: Outcome) -> None:
+        missing = self._missing_extra(outcome)
+        mismatch = fixture.mismatch(outcome)
+        verdict = Verdict.NOT_RUN if missing else Verdict.FAIL if mismatch else Verdict.PASS
+        self.cases.append(
+            Case(
+                case=fixture.name,
+                kind=fixture.kind,
+                expected=_expectation(fixture),
+                got=describe(outcome),
+                verdict=verdict,
+            )
+        )
+
+    def _missing_extra(self, outcome: Outcome) -> bool:
+        if not isinstance(outcome, Failure) or "MissingExtra" not in outcome.message:
+            return False
+        line = _INSTALL.search(outcome.message)
+        self.needs.append(line.group() if line else outcome.message)
+        return True
+
+    def _probes(self, samples: Sequence[Sample]) -> None:
+        with self._service(self.reward) as service:
+            first = self._score(service, samples)
+            lacking = [outcome for outcome in first if self._missing_extra(outcome)]
+            if lacking:
+                return
+            base = next((s for s, o in zip(samples, first, strict=True) if _valid(o)), None)
+            self._scores_samples(first)
+            self._same_again(service, samples, first)
+            self._unchanged(service, samples)
+            if base is None:
+                self.notes.append(
+                    "no sample is known that it can score: the probes for bad responses and "
+                    "missing fields were not run"
+                )
+                return
+            for name, sample in self._damaged(base):
+                (outcome,) = self._score(service, [sample])
+                self._probe(name, "no fault of the scorer", _blameless(outcome), outcome)
+            for name, sample in _without_each(self.reward, base):
+                (outcome,) = self._score(service, [sample])
+                fine = isinstance(outcome, Failure) and outcome.kind is FailureKind.BAD_INPUT
+                self._probe(f"without {name}", "bad_input", fine, outcome)
+
+    def _scores_samples(self, outcomes: Sequence[Outcome]) -> None:
+        """The samples of the fixtures, with the options as configured."""
+        lost = next((o for o in outcomes if not _blameless(o)), None)
+        got = _summary(outcomes) if lost is None else describe(lost)
+        self._add("samples of the fixtures", "no fault of the scorer", got, lost is None)
+
+    def _same_again(
+        self, service: RewardService, samples: Sequence[Sample], first: Sequence[Outcome]
+    ) -> None:
+        for again in range(1, REPEATS):
+            order = range(len(samples)) if again % 2 else range(len(samples) - 1, -1, -1)
+            outcomes = self._score(service, [samples[i] for i in order])
+            for position, outcome in zip(order, outcomes, strict=True):
+                before, now = _value(first[position]), _value(outcome)
+                if before != now:
+                    got = f"{before}, then {now}"
+                    self._add("scored again", f"the same {REPEATS} times", got, False)
+                    return
+        self._add("scored again", f"the same {REPEATS} times", "the same", True)
+
+    def _unchanged(self, service: RewardService, samples: Sequence[Sample]) -> None:
+        given = [_with_containers(sample) for sample in samples]
+        before = [_snapshot(sample) for sample in given]
+        self._score(service, given)
+        after = [_snapshot(sample) for sample in given]
+        same = before == after
+        got = "unchanged" if same else "the reward changed a sample"
+        self._add("its input", "unchanged", got, same)
+
+    def _damaged(self, base: Sample) -> Iterator[tuple[str, Sample]]:
+        """The sample with responses that a policy may well write."""
+        if not _reads_response(self.reward):
+            return
+        text = base.response_text or ""
+        yield "empty response", _respond(base, "")
+        yield "lone surrogate and NUL", _respond(base, f"\0{text}\ud800")
+        if self.reward.work == "io":
+            self._add("1 MB response", "no fault of the scorer", "work='io'", None)
+            return
+        repeats = LONG_CHARACTERS // len(text or "x") + 1
+        yield "1 MB response", _respond(base, ((text or "x") * repeats)[:LONG_CHARACTERS])
+        hostile = HOSTILE_TEXT * (LONG_CHARACTERS // len(HOSTILE_TEXT))
+        yield "1 MB of open brackets", _respond(base, hostile)
+
+    def _probe(self, name: str, expected: str, fine: bool, outcome: Outcome) -> None:
+        self._add(name, expected, describe(outcome), fine)
+
+    def _add(self, name: str, expected: str, got: str, fine: bool | None) -> None:
+        verdict = Verdict.NOT_RUN if fine is None else Verdict.PASS if fine else Verdict.FAIL
+        self.cases.append(
+            Case(case=name, kind="probe", expected=expected, got=got, verdict=verdict)
+        )
+
+    def _service(self, reward: BaseReward) -> RewardService:
+        return RewardService(reward, backend=self.backend, policy=_MASK_ALL)
+
+    def _score(self, service: RewardService, samples: Sequence[Sample]) -> list[Outcome]:
+        """Outcomes in order; samples of a batch or group reward, and equal ids, go one by one."""
+        ids = [sample.sample_id for sample in samples if sample.sample_id is not None]
+        together = service.reward.scope == "sample" and len(set(ids)) == len(ids)
+        if together:
+            return list(service.score_sync(samples, timeout=self.seconds))
+        return [service.score_sync([s], timeout=self.seconds)[0] for s in samples]
+
+
+def describe(outcome: Outcome) -> str:
+    """An outcome in a few words.
+
+    Example:
+        >>> describe(Score(value=0.5)), describe(Abstention())
+        ('0.5', 'abstention')
+    """
+    if isinstance(outcome, Score):
+        return f"{outcome.value:g}"
+    if isinstance(outcome, Abstention):
+        return "abstention"
+    return f"{outcome.kind} ({outcome.blame}): {outcome.message}"
+
+
+def _expectation(fixture: Fixture) -> str:
+    if fixture.expect is None:
+        return "any score"
+    return fixture.expect if isinstance(fixture.expect, str) else f"{fixture.expect:g}"
+
+
+def _not_run(fixture: Fixture) -> Case:
+    return Case(
+        case=fixture.name,
+        kind=fixture.kind,
+        expected=_expectation(fixture),
+        got="",
+        verdict=Verdict.NOT_RUN,
+    )
+
+
+def _summary(outcomes: Sequence[Outcome]) -> str:
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        name = "score" if isinstance(outcome, Score) else describe(outcome).partition(" ")[0]
+        counts[name] = counts.get(name, 0) + 1
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _valid(outcome: Outcome) -> bool:
+    return isinstance(outcome, Score | Abstention)
+
+
+def _blameless(outcome: Outcome) -> bool:
+    """Whether the reward did its part: a value, or a failure that is the data's or the policy's."""
+    return not isinstance(outcome, Failure) or outcome.blame in (Blame.DATA, Blame.CANDIDATE)
+
+
+def _value(outcome: Outcome) -> float | str:
+    if isinstance(outcome, Score):
+        return outcome.value
+    return "abstention" if isinstance(outcome, Abstention) else str(outcome.kind)
+
+
+def _invented_sample() -> Sample:
+    """For a reward without fixtures: the fields that most rewards read."""
+    return Sample(prompt="What is 1 + 1?", response="The answer is 2.", ground_truth="2")
+
+
+def _respond(base: Sample, text: str) -> Sample:
+    """The sample with another final response; the turns before it stay."""
+    if isinstance(base.response, str) or base.response is None:
+        return replace(base, response=text)
+    messages = list(base.response)
+    for position in range(len(messages) - 1, -1, -1):
+        if messages[position].role == "assistant":
+            messages[position] = Message("assistant", text)
+            break
+    return replace(base, response=tuple(messages))
+
+
+def _reads_response(reward: BaseReward) -> bool:
+    if reward.children:
+        return any(_reads_response(child) for child in reward.children.values())
+    parameters = reward.parameters
+    if parameters.accepts_any:
+        return True
+    fields = {_field_of(reward, name) for name in parameters.named}
+    return bool(fields & {"response", "response_messages", "sample", "samples"})
+
+
+def _field_of(reward: BaseReward, parameter: str) -> str:
+    name = reward.parameters.single(parameter)
+    return SYNONYMS.get(name, name)
+
+
+def _without_each(reward: BaseReward, base: Sample) -> Iterator[tuple[str, Sample]]:
+    """The sample without one field that the reward requires, for each of them."""
+    if reward.children:
+        return
+    bound = reward.bound_options()
+    for parameter in reward.parameters.required:
+        if parameter in bound or parameter in ("sample", "samples", "step", "split", "run_id"):
+            continue
+        name = reward.parameters.single(parameter)
+        field = _field_of(reward, parameter).removesuffix("_messages")
+        gone = {parameter, name}
+        metadata = {key: item for key, item in base.metadata.items() if key not in gone}
+        changes: dict[str, Any] = {"metadata": metadata}
+        if field in Sample.__struct_fields__ and field != "metadata":
+            changes[field] = () if field in ("images", "videos", "audios") else None
+        yield parameter, replace(base, **changes)
+
+
+def _with_containers(sample: Sample) -> Sample:
+    """A sample whose metadata and ground truth belong to nobody else."""
+    return replace(
+        sample, metadata=dict(own(sample.metadata)), ground_truth=own(sample.ground_truth)
+    )
+
+
+def _snapshot(sample: Sample) -> str:
+    """Everything that a reward could have changed, as text; arrays by their bytes."""
+    return repr(_frozen(msgspec.structs.asdict(sample)))
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        items = cast("Mapping[object, Any]", value).items()
+        return [(key, _frozen(item)) for key, item in items]
+    if isinstance(value, list | tuple):
+        return [_frozen(item) for item in cast("Sequence[Any]", value)]
+    if isinstance(value, msgspec.Struct):
+        return _frozen(msgspec.structs.asdict(value))
+    to_bytes = getattr(value, "tobytes", None)
+    return cast("Callable[[], bytes]", to_bytes)() if callable(to_bytes) else value
+
+
+def _default_options(reward: BaseReward) -> Mapping[str, Any]:
+    if isinstance(reward, FunctionReward):
+        return reward.parameters.options
+    import inspect
+
+    found = inspect.signature(type(reward)).parameters.values()
+    return {p.name: p.default for p in found if p.default is not p.empty}
+
+
+def _with_default_options(reward: BaseReward) -> BaseReward | None:
+    """The reward with the options that it has by itself; None where some have no default."""
+    defaults = _default_options(reward)
+    changed = changed_options(reward)
+    if any(key not in defaults for key in changed):
+        return None
+    try:
+        return reward.bind(**{key: defaults[key] for key in changed})
+    except GuerdonError:
+        return None

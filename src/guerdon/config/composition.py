@@ -1,0 +1,149 @@
+"""Compositions in their short form: the class's name in snake case, over its first argument.
+
+    weighted_sum:                    # WeightedSum(children, *, normalise=False, ...)
+      accuracy: {reward: {name: gsm8k, method: strict}, weight: 0.9}
+      format: {reward: "rewards.py:tidy", weight: 0.1, missing: abstain}
+    normalise: true
+
+The other keys of the node are the other arguments of the class. Where an argument takes children,
+each is a node by itself, or a mapping with the fields of a `Child` (`reward`, `weight`, `missing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
+
+from guerdon import compose as compositions
+from guerdon import registry
+from guerdon.compose import Child, Conditional
+from guerdon.compose.child import ChildLike, Children
+from guerdon.compose.composition import Composition
+from guerdon.config.place import Place
+from guerdon.config.target import TARGET, guarded
+from guerdon.declaration import snake_case
+from guerdon.reward import BaseReward
+
+if TYPE_CHECKING:
+    from guerdon.config.node import Builder
+
+FORMS: Mapping[str, type[Composition]] = {
+    snake_case(name): kind
+    for name in compositions.__all__
+    if isinstance(kind := getattr(compositions, name), type)
+    and issubclass(kind, Composition)
+    and kind is not Composition
+}
+"""Every composition by the key that stands for it."""
+
+REGISTERED = "registered"
+"""In the place of routes: those of the registry."""
+
+_CHILD_FIELDS = Child.__struct_fields__
+_WILDCARDS = frozenset("*?[")
+
+
+def compose(
+    builder: Builder, form: str, body: Any, options: Mapping[str, Any], place: Place
+) -> BaseReward:
+    """The composition of a node.
+
+    Args:
+        builder: builds the children.
+        form: one of `FORMS`.
+        body: what stands under the form's key: the first argument.
+        options: the other keys of the node.
+        place: of the node.
+    """
+    kind = FORMS[form]
+    types = get_type_hints(kind.__init__)
+    first = next(iter(types))
+    given = {first: body, **options}
+    known = [name for name in types if name not in (first, "return")]
+    arguments: dict[str, Any] = {}
+    for key, item in given.items():
+        where = place.child(form if key == first else key)
+        if key not in types or (key == first and key in options):
+            raise place.unknown(key, known, f"argument of {form}")
+        if types[key] == Children:
+            arguments[key] = _children(builder, item, where)
+        elif types[key] == ChildLike:
+            arguments[key] = _child(builder, item, where)
+        else:
+            arguments[key] = builder.option(item, types[key], where)
+    return guarded(place, kind, **arguments)
+
+
+def routed(builder: Builder, node: Any, default: BaseReward | None, place: Place) -> BaseReward:
+    """A reward that is chosen by `data_source`: exact patterns first, then the longest.
+
+    Args:
+        builder: builds the rewards.
+        node: reward nodes by pattern, or "registered" for the routes of the registry.
+        default: for data sources that no pattern fits; without it those samples are abstained.
+        place: of the node.
+    """
+    if node == REGISTERED:
+        node = registry.routes()
+    if not isinstance(node, dict) or not node:
+        raise place.error(f"routes are a mapping of data source patterns to rewards, not {node!r}")
+    patterns = sorted(cast("dict[str, Any]", node), key=_precedence)
+    rewards = {pattern: builder.reward(node[pattern], place.child(pattern)) for pattern in patterns}
+    names = _names(rewards)
+    children: dict[str, ChildLike] = {names[p]: rewards[p] for p in patterns}
+    when = {names[pattern]: pattern for pattern in patterns}
+    otherwise = None
+    if default is not None:
+        otherwise = "otherwise"
+        children[otherwise] = default
+    return guarded(place, Conditional, children, when, otherwise=otherwise, name="routes")
+
+
+def _precedence(pattern: str) -> tuple[bool, int]:
+    """As `registry.reference_for`: patterns without wildcards first, then the longest."""
+    return bool(_WILDCARDS & set(pattern)), -len(pattern)
+
+
+def _names(rewards: Mapping[str, BaseReward]) -> dict[str, str]:
+    """Component names: the reward's own, with the pattern where several routes share it."""
+    used = [reward.name for reward in rewards.values()]
+    return {
+        pattern: reward.name
+        if used.count(reward.name) == 1
+        else f"{reward.name}@{pattern}".replace("/", "_")
+        for pattern, reward in rewards.items()
+    }
+
+
+def _children(builder: Builder, node: Any, place: Place) -> dict[str, Child] | list[Child]:
+    if isinstance(node, dict):
+        items = cast("dict[str, Any]", node).items()
+        return {name: _child(builder, item, place.child(name)) for name, item in items}
+    if isinstance(node, list):
+        listed = cast("list[Any]", node)
+        return [_child(builder, item, place.child(i)) for i, item in enumerate(listed)]
+    raise place.error(f"rewards by name, or a list of rewards, belong here; got {node!r}")
+
+
+def _child(builder: Builder, node: Any, place: Place) -> Child:
+    """A child: a reward node, or a mapping with `reward` and the other fields of `Child`."""
+    if isinstance(node, Child):
+        return node
+    if not _has_child_fields(node):
+        return Child(builder.reward(node, place))
+    fields = cast("dict[str, Any]", node)
+    for key in fields:
+        if key not in _CHILD_FIELDS:
+            raise place.unknown(key, _CHILD_FIELDS)
+    arguments = {**fields, "reward": builder.reward(fields["reward"], place.child("reward"))}
+    return guarded(place, Child, **arguments)
+
+
+def _has_child_fields(node: Any) -> bool:
+    """Whether a mapping describes a child; a gate is a reward although it has a key `reward`."""
+    return (
+        isinstance(node, dict)
+        and "reward" in node
+        and TARGET not in node
+        and not any(form in node for form in FORMS)
+    )
