@@ -70,6 +70,10 @@ SYNONYMS: Mapping[str, str] = {
 }
 """Names that other trainers use for the same things."""
 
+TEXT_FIELDS = frozenset({"response", "prompt", "ground_truth", "data_source"})
+"""Fields that are their own argument where they are text."""
+TEXT_ONLY = frozenset({str})
+
 CALL_FIELDS = ("step", "split", "run_id")
 
 
@@ -194,6 +198,17 @@ class Binder:
             if name not in self._fixed
         ]
 
+    def each(
+        self, samples: Sequence[Sample]
+    ) -> list[Arguments] | list[Arguments | MissingArgument]:
+        """As `one` for every sample; columns of plain text are bound without looking at each."""
+        names = [name for name, *_ in self._plan]
+        if not self._parameters.accepts_any and TEXT_FIELDS.issuperset(names):
+            columns = [[getattr(sample, name) for sample in samples] for name in names]
+            if all(TEXT_ONLY.issuperset(map(type, column)) for column in columns):
+                return _rows(self._fixed, names, columns)
+        return [self.one(sample) for sample in samples]
+
     def one(self, sample: Sample) -> Arguments | MissingArgument:
         """The arguments for one sample, or what prevents them."""
         arguments = self._fixed.copy()
@@ -268,6 +283,19 @@ class Binder:
             name for name, value in values.items() if value is not None and value is not EMPTY
         ]
         return tuple(dict.fromkeys([*fields, *sample.metadata, *self._given]))
+
+
+def _rows(
+    fixed: Arguments, names: Sequence[str], columns: Sequence[Sequence[str]]
+) -> list[Arguments]:
+    """One dict per row; the common small cases are written out because they are the hot path."""
+    if len(names) == 1 and not fixed:
+        (name,) = names
+        return [{name: value} for value in columns[0]]
+    if len(names) == 2 and not fixed:
+        one, two = names
+        return [{one: a, two: b} for a, b in zip(*columns, strict=True)]
+    return [{**fixed, **dict(zip(names, row, strict=True))} for row in zip(*columns, strict=True)]
 
 
 def _columns(samples: Sequence[Sample], taken: Mapping[str, Any]) -> Arguments:

@@ -10,12 +10,14 @@ import random
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
 from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import force_setattr
 
 from guerdon.errors import Blame, BudgetExceeded, CircuitOpen, ConfigError, ScoringFailed, nearest
+from guerdon.injection import Call
 from guerdon.outcome import Failure, Outcome, Range, Score
 from guerdon.outcomes import Outcomes, describe_failures
 from guerdon.sample import Sample
@@ -272,16 +274,16 @@ class Ledger:
     def record(
         self,
         policy: Policy,
-        step: Hashable,
-        leaves: Mapping[str, Sequence[Outcome]],
+        call: Call,
+        leaves: Mapping[str, Sequence[Sequence[Outcome]]],
         settled: Outcomes,
     ) -> None:
         """Count the outcomes of every leaf against the budget and the breaker.
 
         Args:
             policy: for this split.
-            step: key of the step, with the run and the split.
-            leaves: outcomes by reward name.
+            call: where in the run the samples were scored.
+            leaves: outcomes by reward name, a list for each time that the reward was evaluated.
             settled: the outcomes of the root, for the exception.
 
         Raises:
@@ -290,10 +292,12 @@ class Ledger:
         """
         if policy.budget is None and policy.breaker is None:
             return
+        flat = {name: list(chain.from_iterable(lists)) for name, lists in leaves.items()}
+        step = (call.run_id, call.step, call.split)
         with self._lock:
-            over = self._spend(policy.budget, step, leaves) if policy.budget else None
+            over = self._spend(policy.budget, step, flat) if policy.budget else None
             if policy.breaker is not None:
-                self._open = self._watch(policy.breaker, leaves) or self._open
+                self._open = self._watch(policy.breaker, flat) or self._open
         self.check()
         if over is not None:
             raise BudgetExceeded(over, settled)

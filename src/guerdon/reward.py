@@ -433,22 +433,24 @@ def run_coroutine(make: Callable[[], Any]) -> Any:
         make: makes the coroutine, in the thread that runs it.
     """
 
-    async def run() -> Any:
-        return await make()
+    box: list[Any] = []
+    error: list[BaseException] = []
+
+    async def run() -> None:
+        # Not the task's result: `asyncio.run` formats its task, result included, when it ends.
+        box.append(await make())
+
+    def target() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as caught:
+            error.append(caught)
 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(run())
-    box: list[Any] = []
-    error: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            box.append(asyncio.run(run()))
-        except BaseException as caught:
-            error.append(caught)
-
+        asyncio.run(run())
+        return box[0]
     thread = threading.Thread(target=target, name="guerdon-sync", daemon=True)
     thread.start()
     thread.join()

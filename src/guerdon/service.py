@@ -21,7 +21,7 @@ from guerdon import registry
 from guerdon.backends.backend import Backend, Limits
 from guerdon.backends.inline import InlineBackend
 from guerdon.batch import attach, samples_of
-from guerdon.errors import Blame, ConfigError, FailureKind, InvalidReward, nearest
+from guerdon.errors import Blame, ConfigError, FailureKind, InvalidReward, ScoringFailed, nearest
 from guerdon.evaluation import Evaluation, on_thread
 from guerdon.injection import Call
 from guerdon.outcome import (
@@ -46,6 +46,8 @@ BACKENDS = ("auto", "inline", "pool")
 
 LARGE_BATCH = 4096
 """Samples from which even a pass over them is too long for an event loop."""
+
+ONLY_SAMPLES = frozenset({Sample})
 
 GRACE_SECONDS = 1.0
 """How long after the caller's timeout a backend may take to say what it has."""
@@ -125,7 +127,7 @@ class RewardService:
         refused = await _off_loop(samples, lambda: _refused(samples))
         accepted = [s for i, s in enumerate(samples) if i not in refused] if refused else samples
         scored = await self._evaluate(accepted, evaluation, limits)
-        outcomes = _merge(scored, refused, len(samples))
+        outcomes = _merge(scored, self._stamped(refused), len(samples))
         return await _off_loop(samples, lambda: self._settle(samples, outcomes, policy, evaluation))
 
     def score_sync(self, samples: Sequence[Sample], **arguments: Any) -> Outcomes:
@@ -175,16 +177,19 @@ class RewardService:
         policy: Policy,
         evaluation: Evaluation,
     ) -> Outcomes:
-        known = [s if type(s) is Sample else Sample() for s in samples]
+        known = samples
+        if any(type(sample) is not Sample for sample in samples):
+            known = [s if type(s) is Sample else Sample() for s in samples]
         outcomes = self._finish(outcomes, known)
         worst = worst_end(self.reward.value_range, self.reward.higher_is_better)
+        call = evaluation.call
         try:
-            return settle(policy, outcomes, known, worst)
-        finally:
-            view = Outcomes(outcomes, sample_ids=[sample.sample_id for sample in known])
-            call = evaluation.call
-            step = (call.run_id, call.step, call.split)
-            self._ledger.record(policy, step, evaluation.leaves, view)
+            settled = settle(policy, outcomes, known, worst)
+        except ScoringFailed as error:
+            self._ledger.record(policy, call, evaluation.leaves, error.outcomes)
+            raise
+        self._ledger.record(policy, call, evaluation.leaves, settled)
+        return settled
 
     def _policy(self, split: str) -> Policy:
         policy = self._policies.get(split) or self._policies.get("*")
@@ -223,6 +228,13 @@ class RewardService:
             replace(lost, reward=name, fingerprint=fingerprint, sample=sample.sample_id)
             for sample in samples
         ]
+
+    def _stamped(self, refused: Mapping[int, Failure]) -> dict[int, Failure]:
+        name, fingerprint = self.reward.name, self.reward.fingerprint
+        return {
+            position: replace(lost, reward=name, fingerprint=fingerprint)
+            for position, lost in refused.items()
+        }
 
     def _finish(self, outcomes: list[Outcome], samples: Sequence[Sample]) -> list[Outcome]:
         """Check the root of a composition, and apply the truncation rule."""
@@ -307,6 +319,10 @@ def _policies(policy: Policy | Mapping[str, Policy] | None) -> dict[str, Policy]
 
 def _refused(samples: Sequence[Sample]) -> dict[int, Failure]:
     """Entries that are no samples, and repetitions of a `sample_id`."""
+    if ONLY_SAMPLES.issuperset(map(type, samples)):
+        ids = [sample.sample_id for sample in samples if sample.sample_id is not None]
+        if len(set(ids)) == len(ids):
+            return {}
     refused: dict[int, Failure] = {}
     seen: dict[str, int] = {}
     for position, sample in enumerate(samples):
