@@ -9,7 +9,7 @@ same during an outage, and a fault that stays is not reported as one that may pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeGuard, cast
+from typing import Any, TypeAlias, TypeGuard, TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -29,6 +29,8 @@ from guerdon.outcome import (
     failure,
 )
 from guerdon.sample import Sample
+
+T = TypeVar("T")
 
 BLAME_ORDER = (Blame.CANDIDATE, Blame.DATA, Blame.SCORER, Blame.INFRASTRUCTURE)
 """Which failure stands for several."""
@@ -243,26 +245,29 @@ class _Details:
     def __init__(self, metrics: Mapping[str, float | None]) -> None:
         self.components: dict[str, float | None] = {}
         self.absent: dict[str, Missed] = {}
-        self.metrics: dict[str, float | None] = dict(metrics)
+        self.metrics: dict[str, float | None] = {} if metrics is EMPTY else dict(metrics)
         self.info: dict[str, Any] = {}
 
     def add(self, name: str, score: Score) -> None:
         self.components[name] = score.value
-        if plain(score):
-            return
-        for own, inner in (
-            (self.components, score.components),
-            (self.absent, score.absent),
-            (self.metrics, score.metrics),
-            (self.info, score.info),
-        ):
-            target = cast("dict[str, Any]", own)
-            for key, item in inner.items():
-                target[f"{name}{SEPARATOR}{key}"] = item
+        if score.components is not EMPTY:
+            _take(self.components, name, score.components)
+        if score.metrics is not EMPTY:
+            _take(self.metrics, name, score.metrics)
+        if score.info is not EMPTY:
+            _take(self.info, name, score.info)
+        if score.absent is not EMPTY:
+            _take(self.absent, name, score.absent)
 
     def miss(self, name: str, outcome: Missed) -> None:
         self.components[name] = None
         self.absent[name] = outcome
+
+
+def _take(target: dict[str, T], name: str, items: Mapping[str, T]) -> None:
+    prefix = name + SEPARATOR
+    for key, item in items.items():
+        target[prefix + key] = item
 
 
 def stamp(owner: Owner, lost: Failure, sample: Sample, elapsed: float = 0.0) -> Failure:
