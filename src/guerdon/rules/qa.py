@@ -5,8 +5,6 @@ F1, HotpotQA (Yang et al. 2018, arXiv:1809.09600) for yes and no, Search-R1 (Jin
 arXiv:2503.09516) for the answer tag; verl's `search_r1_like_qa_em.py` uses the same normalisation.
 """
 
-import re
-import string
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -16,31 +14,17 @@ from guerdon.reward import reward
 from guerdon.rules.answer_place import part
 from guerdon.rules.case import case
 from guerdon.rules.gold import gold_texts
+from guerdon.rules.normal import caseless, squad_normal
 from guerdon.rules.option import one_of
 
 Normalisation = Literal["strip", "case", "squad"]
 
-_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _STRICT_WORDS = frozenset({"yes", "no", "noanswer"})
-
-
-def squad_normal(text: str) -> str:
-    """Lower case, no ASCII punctuation, no English articles, single blanks; linear in the length.
-
-    >>> squad_normal("The  Eiffel-Tower, (Paris)!")
-    'eiffeltower paris'
-    """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
-
-
-def _caseless(text: str) -> str:
-    return text.strip().casefold()
 
 
 _NORMAL: Mapping[str, Callable[[str], str]] = {
     "strip": str.strip,
-    "case": _caseless,
+    "case": caseless,
     "squad": squad_normal,
 }
 
