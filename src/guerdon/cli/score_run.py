@@ -1,0 +1,255 @@
+"""One run of `guerdon score`, from the request to the summary."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, Self
+
+import msgspec
+
+from guerdon.cli.progress import Progress, open_progress
+from guerdon.errors import CircuitOpen
+from guerdon.rollouts.batches import Batches, Choice
+from guerdon.rollouts.mapping import parse_mapping
+from guerdon.rollouts.misuse import Misuse
+from guerdon.rollouts.outcome_row import OutcomeRow
+from guerdon.rollouts.output import STDOUT, FileOutput, Output, StreamOutput, open_file
+from guerdon.rollouts.reader import Reader
+from guerdon.rollouts.scorer import Conditions, Scorer, Stopped, open_scorer
+from guerdon.rollouts.scoring import run
+from guerdon.rollouts.summary import Report, Summary
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked for; see `guerdon score --help`."""
+
+    data: str
+    reward: str
+    out: str | None = None
+    mapping: tuple[str, ...] = ()
+    resume: bool = False
+    overwrite: bool = False
+    keep_input: bool = False
+    limit: int | None = None
+    on_failure: str | None = None
+    concurrency: int | None = None
+    batch_size: int = 256
+    timeout: float | None = None
+    split: str = "train"
+    step: int | None = None
+    as_json: bool = False
+    quiet: bool = False
+
+
+class ScoreRun:
+    """Scores what a request names.
+
+    Args:
+        request: of the user.
+        stdout: where rows and the summary go.
+
+    Raises:
+        GuerdonError: the request cannot be served; nothing was changed.
+    """
+
+    def __init__(self, request: Request, stdout: io.TextIOWrapper) -> None:
+        _check(request)
+        self._request = request
+        self._stdout = stdout
+        self._began = time.perf_counter()
+        self._summary = Summary()
+        self._new_rows = 0
+        self._closing: list[Any] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in reversed(self._closing):
+            part.close()
+
+    def __call__(self) -> bool:
+        """Score everything and print the summary; returns whether failures are an error."""
+        request = self._request
+        mapping = parse_mapping(request.mapping)
+        self._reader = self._opened(Reader(request.data))
+        self._batches = Batches(
+            self._reader,
+            Choice(
+                mapping=mapping,
+                batch_size=request.batch_size,
+                limit=request.limit,
+                keep_input=request.keep_input,
+                salt=f"{request.step}/{request.split}",
+            ),
+        )
+        conditions = Conditions(
+            on_failure=request.on_failure,
+            workers=request.concurrency,
+            split=request.split,
+            step=request.step,
+            timeout=request.timeout,
+        )
+        scorer = open_scorer(request.reward, self._batches.sources(), conditions)
+        self._scorer: Scorer = self._opened(scorer)
+        self._output: Output = self._opened(self._open_output())
+        self._take_earlier()
+        self._progress: Progress = self._opened(
+            open_progress(sys.stderr, quiet=request.quiet, earlier=self._summary.rows)
+        )
+        if not request.quiet:
+            self._announce()
+        stopped = self._score()
+        self._progress.close()
+        report = self._summary.report()
+        self._print(report, stopped)
+        return stopped or self._is_error(report)
+
+    def _opened(self, part: Any) -> Any:
+        self._closing.append(part)
+        return part
+
+    def _open_output(self) -> Output:
+        request = self._request
+        if request.out is None:
+            return StreamOutput(None)
+        if request.out != STDOUT:
+            found = open_file(
+                request.out, request.data, resume=request.resume, overwrite=request.overwrite
+            )
+            if found is not None:
+                return found
+            device = self._opened(io.FileIO(request.out, "wb"))
+            return StreamOutput(device.write)
+        return StreamOutput(self._write_stdout)
+
+    def _write_stdout(self, lines: bytes) -> None:
+        self._stdout.buffer.write(lines)
+        self._stdout.buffer.flush()
+
+    def _take_earlier(self) -> None:
+        """Take the rows of an earlier run into the summary, or refuse them."""
+        if not isinstance(self._output, FileOutput):
+            return
+        for row in self._output.earlier_rows():
+            if not self._scorer.accepts(row["reward_name"], row["fingerprint"]):
+                raise Misuse(
+                    f"row {row['row']} of the earlier run was scored by {row['reward_name']} "
+                    f"({row['fingerprint']}), but this is {self._scorer.name} "
+                    f"({self._scorer.fingerprint})\n"
+                    "the code, the options or the reward has changed: use --overwrite to start "
+                    "again"
+                )
+            self._summary.add(row)
+
+    def _announce(self) -> None:
+        request, scorer = self._request, self._scorer
+        self._progress.note(f"{self._reader.name}: {self._batches.layout.describe()}")
+        self._progress.note(f"reward: {scorer.name} ({scorer.fingerprint})")
+        if request.resume and request.out is not None:
+            rows = self._summary.rows
+            found = f"{rows:,} rows are scored already" if rows else "no earlier run was found"
+            self._progress.note(f"{request.out}: {found}")
+
+    def _score(self) -> bool:
+        """Score all batches; returns whether the run was stopped before its end."""
+        batches = self._batches
+        ordered = batches.by_group if self._scorer.whole_groups else batches.in_order
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            asyncio.run(run(ordered(self._output), self._scorer, self._write))
+        except KeyboardInterrupt:
+            self._progress.close()
+            self._say(f"interrupted: {self._left()}")
+            raise
+        except (Stopped, CircuitOpen) as error:
+            self._progress.close()
+            self._say(f"guerdon: stopped: {error}\n{self._left()}")
+            return True
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        self._output.finish()
+        return False
+
+    def _write(self, rows: Sequence[OutcomeRow]) -> None:
+        output = self._output
+        new = [row for row in rows if not output.has(row["row"])]
+        output.write(new)
+        for row in new:
+            self._summary.add(row)
+        self._new_rows += len(new)
+        self._progress.show(self._summary.rows, self._summary.failures, self._fraction())
+
+    def _fraction(self) -> float | None:
+        """Share of the input that is done, as far as it is known."""
+        request, batches = self._request, self._batches
+        total = self._reader.total
+        if batches.all_read:
+            total = batches.rows_read
+        if request.limit is not None:
+            total = min(request.limit, total or request.limit)
+        if total is not None:
+            return min(1.0, self._summary.rows / total) if total else None
+        read = self._reader.fraction()
+        if read is None or not batches.rows_read:
+            return None
+        return min(1.0, read * self._summary.rows / batches.rows_read)
+
+    def _left(self) -> str:
+        rows = f"{self._summary.rows:,} rows are scored"
+        if not isinstance(self._output, FileOutput):
+            return f"{rows}; without -o OUT they cannot be kept"
+        return (
+            f"{rows} and kept in {self._output.journal.path}\n"
+            "add --resume to the same command to go on"
+        )
+
+    def _is_error(self, report: Report) -> bool:
+        return any(self._scorer.raises(failed.kind, failed.blame) for failed in report.failed)
+
+    def _print(self, report: Report, stopped: bool) -> None:
+        request = self._request
+        seconds = time.perf_counter() - self._began
+        facts = {
+            "data": self._reader.name,
+            "layout": self._batches.layout.describe(),
+            "reward_name": self._scorer.name,
+            "fingerprint": self._scorer.fingerprint,
+            "output": request.out,
+            "complete": not stopped,
+            "new_rows": self._new_rows,
+            "seconds": seconds,
+        }
+        if request.as_json:
+            content = {**facts, **msgspec.to_builtins(report)}
+            self._stdout.write(msgspec.json.format(msgspec.json.encode(content)).decode() + "\n")
+            return
+        from guerdon.cli.summary_table import print_report
+
+        stream = sys.stderr if request.out == STDOUT else self._stdout
+        print_report(report, {**facts, "reward": self._scorer.name}, stream)
+        if request.out not in (None, STDOUT) and not stopped:
+            print(f"rows: {request.out}", file=stream)
+
+    def _say(self, message: str) -> None:
+        sys.stderr.write(f"{message}\n")
+
+
+def _check(request: Request) -> None:
+    if request.resume and request.overwrite:
+        raise Misuse("--resume goes on with an earlier run and --overwrite forgets it: choose one")
+    if request.resume and request.out in (None, STDOUT):
+        raise Misuse("--resume needs -o OUT, the file of the run to go on with")
+    if request.as_json and request.out == STDOUT:
+        raise Misuse("--json and -o - would both write to standard output: give -o a file")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Ask a run to end as Ctrl-C does."""
+    signal.raise_signal(signal.SIGINT)

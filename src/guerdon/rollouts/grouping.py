@@ -1,0 +1,83 @@
+"""Rows brought together by group on disk, for rewards that compare the members of a group.
+
+Members may lie anywhere in the input. Rows wait in a temporary SQLite database, which SQLite
+keeps in memory while it is small, spills to a file of the temporary folder (`SQLITE_TMPDIR`,
+`TMPDIR`) and deletes with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from guerdon.rollouts.misuse import StorageFailed
+from guerdon.rollouts.record import Record, unpack
+
+CACHE_KIB = 64 << 10
+_MEMBERS = "SELECT digest, row, place, form, packed FROM rows WHERE key = ? ORDER BY row"
+
+
+class GroupStore:
+    """Holds rows until all members of their groups have been read.
+
+    Example:
+        >>> from guerdon.rollouts.record import record_from
+        >>> store = GroupStore()
+        >>> rows = [record_from(row, f"line {row + 1}", b"{}") for row in range(3)]
+        >>> store.add(zip(["g", None, "g"], ["", "", ""], rows))
+        >>> [[record.row for _, record in group] for group in store.groups()]
+        [[0, 2], [1]]
+    """
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        for pragma in (
+            "journal_mode = OFF",
+            "synchronous = OFF",
+            "temp_store = FILE",
+            f"cache_size = -{CACHE_KIB}",
+        ):
+            self._database.execute(f"PRAGMA {pragma}")
+        self._database.execute(
+            "CREATE TABLE rows (row INTEGER PRIMARY KEY, key BLOB, place TEXT,"
+            " digest TEXT, form INTEGER, packed BLOB)"
+        )
+
+    def add(self, rows: Iterable[tuple[str | None, str, Record]]) -> None:
+        """Keep rows with the ids of their groups and their digests.
+
+        A row without a group is a group of its own.
+        """
+        packed = [
+            (record.row, _key(group, record.row), record.place, digest, *record.pack())
+            for group, digest, record in rows
+        ]
+        try:
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)", packed)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StorageFailed(
+                f"grouping rows needs room for the input in the temporary folder: {error}\n"
+                "set TMPDIR to a folder with more"
+            ) from None
+
+    def groups(self) -> Iterator[list[tuple[str, Record]]]:
+        """The groups, by their first rows: digests and rows, in the order of the input."""
+        self._database.execute("CREATE INDEX by_key ON rows (key, row)")
+        firsts = self._database.execute(
+            "SELECT key FROM (SELECT key, MIN(row) AS first FROM rows GROUP BY key) ORDER BY first"
+        )
+        for (key,) in firsts:
+            members = self._database.execute(_MEMBERS, (key,))
+            yield [(digest, unpack(*member)) for digest, *member in members]
+
+    def close(self) -> None:
+        """Delete everything."""
+        self._database.close()
+
+
+def _key(group: str | None, row: int) -> bytes:
+    if group is None:
+        return b"r%d" % row
+    return b"g" + group.encode("utf-8", "surrogatepass")
