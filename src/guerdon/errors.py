@@ -7,7 +7,7 @@ say what went wrong and who is to blame; anything else that it raises is a fault
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +58,21 @@ RETRYABLE_KINDS: frozenset[FailureKind] = frozenset(
 
 
 class GuerdonError(Exception):
-    """Base class of every exception that Guerdon raises on purpose."""
+    """Base class of every exception that Guerdon raises on purpose.
+
+    They can be pickled, so that they pass from a remote process to its caller.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
+    """An exception as it was, without its constructor, whose arguments are not its `args`."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class RewardFailure(GuerdonError):
@@ -95,6 +109,13 @@ class BadInput(RewardFailure):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, kind=FailureKind.BAD_INPUT, blame=Blame.DATA)
+
+
+class NonFinite(RewardFailure, ValueError):
+    """A value is NaN or an infinity; nothing that Guerdon hands over may be."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind=FailureKind.NON_FINITE, blame=Blame.SCORER)
 
 
 class Unavailable(RewardFailure):

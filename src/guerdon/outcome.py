@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from types import CoroutineType
 from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
+from msgspec.structs import force_setattr, replace
 
-from guerdon.errors import RETRYABLE_KINDS, Blame, FailureKind, RewardFailure
+from guerdon.errors import RETRYABLE_KINDS, Blame, FailureKind, NonFinite, RewardFailure
 
 INFINITY = math.inf
 LARGEST = 1.7976931348623157e308
@@ -80,7 +82,7 @@ class Span(msgspec.Struct, frozen=True):
         if not 0 <= self.start <= self.end:
             raise ValueError(f"a span needs 0 <= start <= end, got [{self.start}, {self.end})")
         if not math.isfinite(self.value):
-            raise ValueError(f"the value of a span must be finite, got {self.value}")
+            raise NonFinite(f"the value of a span must be finite, got {self.value}")
 
 
 class _Outcome(
@@ -128,7 +130,7 @@ class Score(
     Example:
         >>> Score(value=float("nan"))
         Traceback (most recent call last):
-        ValueError: the value of a score must be finite, got nan
+        guerdon.errors.NonFinite: the value of a score must be finite, got nan
     """
 
     value: float
@@ -141,7 +143,7 @@ class Score(
 
     def __post_init__(self) -> None:
         if not -INFINITY < self.value < INFINITY:
-            raise ValueError(f"the value of a score must be finite, got {self.value}")
+            raise NonFinite(f"the value of a score must be finite, got {self.value}")
 
 
 class Abstention(
@@ -195,6 +197,13 @@ class Failure(
         where = f" of sample {self.sample!r}" if self.sample is not None else ""
         return f"{self.reward or 'reward'}{where}: {self.kind} ({self.blame}): {self.message}"
 
+    def __post_init__(self) -> None:
+        # What a reward wrote as text becomes the kind and the blame that policies look up.
+        if type(self.kind) is not FailureKind:
+            force_setattr(self, "kind", FailureKind(self.kind))
+        if type(self.blame) is not Blame:
+            force_setattr(self, "blame", Blame(self.blame))
+
 
 Outcome: TypeAlias = Score | Abstention | Failure
 
@@ -236,7 +245,8 @@ def failure_from(error: BaseException) -> Failure:
         <FailureKind.UNAVAILABLE: 'unavailable'>
     """
     if isinstance(error, RewardFailure):
-        return failure(error.kind, str(error), error.blame, retryable=error.retryable)
+        message = _message(error)
+        return failure(error.kind, message, error.blame, retryable=error.retryable)
     message = _describe(error)
     if isinstance(error, ConnectionError | TimeoutError):
         return failure(FailureKind.UNAVAILABLE, message, Blame.INFRASTRUCTURE)
@@ -272,6 +282,9 @@ def seal(raw: object, value_range: Range = UNBOUNDED) -> Outcome:
         return cast("Abstention | Failure", raw)
     if isinstance(raw, Mapping):
         return _seal_mapping(cast("Mapping[object, object]", raw), value_range)
+    if kind is CoroutineType:
+        cast("CoroutineType[Any, Any, Any]", raw).close()
+        return _bad_output("returned a coroutine: define the reward with 'async def'")
     number = as_number(raw)
     if number is None:
         return _bad_output(f"returned {_type_name(raw)}: {_shorten(raw)}")
@@ -323,15 +336,27 @@ def _seal_number(number: float, value_range: Range) -> Outcome:
 
 
 def _seal_score(score: Score, value_range: Range) -> Outcome:
-    for key, value in (*score.components.items(), *score.metrics.items()):
-        if value is not None and not math.isfinite(value):
-            return failure(FailureKind.NON_FINITE, f"returned {key!r} = {value}", Blame.SCORER)
-    return check_range(score, value_range)
+    value = score.value
+    if type(value) is float and score.components is EMPTY and score.metrics is EMPTY:
+        return check_range(score, value_range)
+    number = as_number(value)
+    if number is None:
+        return _bad_output(f"the value of the score is {_type_name(value)}: {_shorten(value)}")
+    try:
+        plain = replace(
+            score,
+            value=number,
+            components=_components(score.components) or EMPTY,
+            metrics=_numbers(score.metrics, "metrics") or EMPTY,
+        )
+    except (TypeError, ValueError) as error:
+        return _unusable(error)
+    return check_range(plain, value_range)
 
 
 def _seal_mapping(raw: Mapping[object, object], value_range: Range) -> Outcome:
     if "score" not in raw:
-        keys = ", ".join(sorted(map(repr, raw))) or "none"
+        keys = _clip(", ".join(sorted(map(_shorten, raw))), 200) or "none"
         return _bad_output(f"returned a dict without the key 'score' (keys: {keys})")
     if raw["score"] is None:
         return Abstention(reason="the reward returned a score of None")
@@ -344,7 +369,7 @@ def _seal_mapping(raw: Mapping[object, object], value_range: Range) -> Outcome:
     try:
         return _with_details(sealed.value, raw)
     except (TypeError, ValueError) as error:
-        return _bad_output(_describe(error))
+        return _unusable(error)
 
 
 def _with_details(value: float, raw: Mapping[object, object]) -> Score:
@@ -362,7 +387,7 @@ def _with_details(value: float, raw: Mapping[object, object]) -> Score:
     info.update(_mapping(raw.get("info"), "info"))
     return Score(
         value=value,
-        components=_numbers(raw.get("components"), "components") or EMPTY,
+        components=_components(raw.get("components")) or EMPTY,
         spans=_spans(raw.get("spans")),
         metrics=metrics or EMPTY,
         info=info or EMPTY,
@@ -377,13 +402,28 @@ def _mapping(raw: object, key: str) -> dict[str, Any]:
     return {str(name): item for name, item in cast("Mapping[object, Any]", raw).items()}
 
 
+def _components(raw: object) -> dict[str, float | None]:
+    """Components count as values: one that is not finite fails the sample."""
+    components = _as_numbers(raw, "components")
+    for name, number in components.items():
+        if number is not None and not math.isfinite(number):
+            raise NonFinite(f"the component {name!r} is {number}")
+    return components
+
+
 def _numbers(raw: object, key: str) -> dict[str, float | None]:
+    """Numbers to log: one that is not finite is None."""
+    numbers = _as_numbers(raw, key)
+    return {name: None if n is None else _finite_or_none(n) for name, n in numbers.items()}
+
+
+def _as_numbers(raw: object, key: str) -> dict[str, float | None]:
     numbers: dict[str, float | None] = {}
     for name, item in _mapping(raw, key).items():
         number = as_number(item)
         if number is None and item is not None:
             raise TypeError(f"'{key}' holds {name!r}, which is {_type_name(item)}, not a number")
-        numbers[name] = None if number is None else _finite_or_none(number)
+        numbers[name] = number
     return numbers
 
 
@@ -414,13 +454,23 @@ def _bad_output(message: str) -> Failure:
     return failure(FailureKind.BAD_OUTPUT, message, Blame.SCORER)
 
 
+def _unusable(error: Exception) -> Failure:
+    if isinstance(error, NonFinite):
+        return failure_from(error)
+    return _bad_output(_describe(error))
+
+
 def _describe(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as broken:
-        text = f"<its str() raised {_type_name(broken)}>"
+    text = _message(error)
     name = type(error).__name__
-    return f"{name}: {_clip(text)}" if text else name
+    return f"{name}: {text}" if text else name
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return _clip(str(error))
+    except BaseException as broken:
+        return f"<its str() raised {_type_name(broken)}>"
 
 
 def _type_name(value: object) -> str:
@@ -430,7 +480,7 @@ def _type_name(value: object) -> str:
 def _shorten(value: object) -> str:
     try:
         return _clip(repr(value), 200)
-    except Exception as broken:
+    except BaseException as broken:
         return f"<its repr() raised {_type_name(broken)}>"
 
 
