@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from guerdon import plugins, registry
+from guerdon import plugins, registry, source_file
 from guerdon.errors import InvalidReward, NameCollision, UnknownReward
 from guerdon.reward import BaseReward, reward
 
@@ -18,6 +18,7 @@ def clean_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Names, routes, modules and search path of one test are gone after it."""
     monkeypatch.setattr(registry, "_definitions", dict(registry._definitions))
     monkeypatch.setattr(registry, "_routes", {})
+    monkeypatch.setattr(source_file, "_files", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     modules = set(sys.modules)
     plugins.refresh()
@@ -158,7 +159,7 @@ class TestByName:
     @pytest.mark.parametrize(
         ("reference", "message"),
         [
-            ("guerdon.sample:Sample", "is a StructMeta, not a reward"),
+            ("guerdon.sample:Sample", "is a class that is not derived from BaseReward"),
             ("guerdon.injection:CALL_FIELDS", "is a tuple, not a reward"),
             ("guerdon.reward:BaseReward", "has no method 'call'"),
             ("math:sqrt", "cannot be injected by name"),

@@ -268,4 +268,6 @@ def _as_definition(target: object, reference: str) -> Definition:
         return target
     if not isinstance(target, type) and callable(target):
         return FunctionReward(target, name=getattr(target, "__name__", reference))
+    if isinstance(target, type):
+        raise InvalidReward(f"{reference!r} is a class that is not derived from BaseReward")
     raise InvalidReward(f"{reference!r} is a {type(target).__name__}, not a reward or a function")

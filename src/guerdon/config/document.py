@@ -25,7 +25,8 @@ Plain: TypeAlias = Any
 MAX_VALUES = 100_000
 """Most values of one file; aliases that multiply each other end here."""
 
-_TEXT_TAG = "tag:yaml.org,2002:str"
+_PLAIN, _TEXT, _COLLECTION = "plain", "text", "collection"
+_EXPLICIT_TEXT = "tag:yaml.org,2002:str"
 _MERGE_KEY = "<<"
 _WORDS: Mapping[str, Any] = {
     "": None,
@@ -34,9 +35,8 @@ _WORDS: Mapping[str, Any] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
-    **{
-        f"{sign}{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in (".inf", ".Inf")
-    },
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
 }
 _YAML_1_1_BOOLEANS = frozenset({"yes", "no", "on", "off"})
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*")
@@ -65,9 +65,13 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes and guesses no types: a plain scalar is text until `scalar` reads it."""
+    """Composes nodes and guesses no types: the tag says only how a value was written."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the base class wants it
+    def resolve(self, kind: type[Node], value: Any, implicit: Any) -> str:
+        """The tag of a node that has none of its own."""
+        if kind is not ScalarNode:
+            return _COLLECTION
+        return _PLAIN if implicit[0] else _TEXT
 
 
 def read_file(path: Path) -> Document:
@@ -155,6 +159,9 @@ class _Reader:
         self._count += 1
         if self._count > MAX_VALUES:
             raise self._error(node, keys, f"more than {MAX_VALUES} values")
+        tag = node.tag
+        if tag not in (_PLAIN, _TEXT, _COLLECTION, _EXPLICIT_TEXT):
+            raise self._error(node, keys, f"tags such as {tag!r} are not read: leave it out")
         if isinstance(node, MappingNode):
             return self._mapping(node, keys)
         if isinstance(node, SequenceNode):
@@ -169,7 +176,7 @@ class _Reader:
         for key_node, value_node in cast("list[tuple[Node, Node]]", node.value):
             key = self._key(key_node, keys)
             line = key_node.start_mark.line + 1
-            if key == _MERGE_KEY and cast("ScalarNode", key_node).style is None:
+            if key == _MERGE_KEY and key_node.tag == _PLAIN:
                 merged = self._merge(value_node, keys)
                 continue
             if key in first_line:
@@ -196,9 +203,7 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode, keys: tuple[Key, ...]) -> Plain:
         text = cast("str", node.value)
-        if node.tag != _TEXT_TAG:
-            raise self._error(node, keys, f"tags such as {node.tag!r} are not read: leave it out")
-        if node.style is not None:
+        if node.tag != _PLAIN:
             return Quoted(text) if "${" in text else text
         try:
             return scalar(text)

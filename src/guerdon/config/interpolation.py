@@ -72,12 +72,21 @@ class _Resolver:
             raise place.error(f"the references go in a circle: {path}")
         self._active.append(place.keys)
         try:
-            parts = self._parts(text, place)
+            return self._join(text, place, typed=not isinstance(text, Quoted))
         finally:
             self._active.pop()
-        if len(parts) == 1 and not isinstance(text, Quoted):
-            return parts[0]
-        return "".join(self._as_text(part, place) for part in parts)
+
+    def _join(self, text: str, place: Place, *, typed: bool) -> Plain:
+        """A text with its forms replaced.
+
+        Args:
+            text: with or without forms.
+            place: of the text.
+            typed: whether a form that is the whole text keeps its type.
+        """
+        if typed and text.startswith(_OPEN) and _closing_brace(text, 0) == len(text) - 1:
+            return self._expression(text[len(_OPEN) : -1], place, typed=True)
+        return "".join(self._as_text(part, place) for part in self._parts(text, place))
 
     def _parts(self, text: str, place: Place) -> list[Plain]:
         """The literal and the interpolated parts of a text."""
@@ -97,42 +106,39 @@ class _Resolver:
             end = _closing_brace(text, start)
             if end < 0:
                 raise place.error(f"'${{' without '}}' in {text!r}")
-            parts.append(self._expression(text[start + len(_OPEN) : end], place))
+            parts.append(self._expression(text[start + len(_OPEN) : end], place, typed=False))
             at = end + 1
         return parts
 
-    def _expression(self, expression: str, place: Place) -> Plain:
+    def _expression(self, expression: str, place: Place, *, typed: bool) -> Plain:
         resolver = _RESOLVER.match(expression)
         if resolver is None:
-            inner = self._as_text(self._join(expression, place), place)
-            return self._reference(inner.strip(), place)
+            path: str = self._join(expression, place, typed=False)
+            return self._reference(path.strip(), place)
         name, argument = resolver.group(1), expression[resolver.end() :]
         if name not in ("env", "oc.env"):
             hint = nearest(name, ["env", "oc.env"])
             raise place.error(f"no resolver is called {name!r} in ${{{expression}}}{hint}")
-        return self._variable(argument, place, typed=name == "env")
+        return self._variable(name, argument, place, typed=typed and name == "env")
 
-    def _variable(self, argument: str, place: Place, *, typed: bool) -> Plain:
-        name, comma, default = argument.partition(",")
-        name = str(self._join(name.strip(), place))
+    def _variable(self, resolver: str, argument: str, place: Place, *, typed: bool) -> Plain:
+        head, comma, default = argument.partition(",")
+        name: str = self._join(head.strip(), place, typed=False)
         if self._hide and _SECRET.search(name):
-            return f"${{{'env' if typed else 'oc.env'}:{name}}}"
+            return f"${{{resolver}:{name}}}"
         found = self._environment.get(name)
-        if found is None:
-            if not comma:
-                raise place.error(
-                    f"the environment variable {name!r} is not set: set it, or give a default: "
-                    f"${{env:{name},default}}"
-                )
-            fallback = self._join(default.strip(), place)
-            if not isinstance(fallback, str):
-                return fallback if typed else self._as_text(fallback, place)
-            if not typed and fallback == "null":
-                return None
-            found = fallback
-        if self._hide:
-            found = found.replace(_OPEN, _ESCAPED)
-        return self._typed(found, place) if typed else found
+        if found is not None:
+            found = found.replace(_OPEN, _ESCAPED) if self._hide else found
+            return self._typed(found, place) if typed else found
+        if not comma:
+            raise place.error(
+                f"the environment variable {name!r} is not set: set it, or give a default: "
+                f"${{{resolver}:{name},default}}"
+            )
+        fallback = self._join(default.strip(), place, typed=typed)
+        if resolver == "oc.env" and fallback == "null":
+            return None
+        return self._typed(fallback, place) if typed and isinstance(fallback, str) else fallback
 
     def _typed(self, text: str, place: Place) -> Plain:
         if text[:1] in ("'", '"') and text[-1:] == text[:1] and len(text) > 1:
@@ -143,15 +149,6 @@ class _Resolver:
             return scalar(text)
         except ValueError as error:
             raise place.error(str(error)) from None
-
-    def _join(self, text: str, place: Place) -> Plain:
-        """A text with nested forms replaced; a form that is the whole text keeps its type."""
-        if _OPEN not in text:
-            return text
-        parts = self._parts(text, place)
-        if len(parts) == 1:
-            return parts[0]
-        return "".join(self._as_text(part, place) for part in parts)
 
     def _reference(self, path: str, place: Place) -> Plain:
         keys = _absolute(path, place)
