@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,9 @@ CONCURRENCY = 128
 HEARTBEAT_SECONDS = 0.05
 """How often a loop shows that it is alive, and how often it is looked at."""
 
+STALL_GRACE_SECONDS = 1.0
+"""How much longer than its deadline a call may hold its loop, as everything there waits."""
+
 
 class Coroutines:
     """Runs async rewards; one loop and one limit of concurrency per reward."""
@@ -35,6 +38,7 @@ class Coroutines:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loops: weakref.WeakKeyDictionary[BaseReward, _Loop] = weakref.WeakKeyDictionary()
+        weakref.finalize(self, _stop_all, self._loops)
 
     def run(self, reward: BaseReward, calls: Calls, limits: Limits) -> Results:
         """See `Backend.run`."""
@@ -43,10 +47,11 @@ class Coroutines:
             loop = self._loop(reward)
             attempt = loop.start(state)
             blocked = loop.watch(attempt, reward.deadline, limits)
-            if blocked is None:
+            if blocked is not None:
+                self._discard(reward, loop)
+                state.give_up(blocked)
+            elif limits.over or not loop.discarded:
                 break
-            self._discard(reward, loop)
-            state.give_up(blocked)
         return state.results(limits)
 
     def close(self) -> None:
@@ -69,6 +74,12 @@ class Coroutines:
         with self._lock:
             if self._loops.get(reward) is loop:
                 del self._loops[reward]
+        loop.discarded = True
+        loop.stop()
+
+
+def _stop_all(loops: weakref.WeakKeyDictionary[BaseReward, _Loop]) -> None:
+    for loop in list(loops.values()):
         loop.stop()
 
 
@@ -119,12 +130,17 @@ class _Calls:
 class _Attempt:
     """One run's calls on one loop; `finished` is set when none of them is left."""
 
-    def __init__(self, state: _Calls) -> None:
+    def __init__(self, state: _Calls, owners: _Owners) -> None:
         self.state = state
+        self.owners = owners
         self.finished = threading.Event()
         self.runners: set[asyncio.Task[None]] = set()
         self.calls: dict[asyncio.Future[Any], int] = {}
         self.abandoned = False
+
+
+_Owners: TypeAlias = "weakref.WeakKeyDictionary[asyncio.Future[Any], tuple[_Attempt, int]]"
+"""Which call a task belongs to, the tasks that it started included."""
 
 
 class _Loop:
@@ -135,17 +151,37 @@ class _Loop:
         self._slots = asyncio.Semaphore(concurrency)
         self._concurrency = concurrency
         self._beat = time.monotonic()
+        self._closing = False
+        self._owners: _Owners = weakref.WeakKeyDictionary()
+        self.discarded = False
         self._thread = threading.Thread(target=self._run, name=f"guerdon-{name}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.set_task_factory(self._make_task)
         self._loop.call_soon(self._tick)
         try:
-            self._loop.run_forever()
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._serve()
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
+
+    def _serve(self) -> None:
+        """Run until stopped; asyncio lets a task that exits or interrupts end its loop."""
+        while not self._closing:
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                self._loop.run_forever()
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
+        """A task that belongs to the call which its parent belongs to."""
+        task = asyncio.Task(coro, loop=loop, **kwargs)
+        parent = asyncio.current_task(loop)
+        owner = None if parent is None else self._owners.get(parent)
+        if owner is not None:
+            self._owners[task] = owner
+        return task
 
     def _tick(self) -> None:
         self._beat = time.monotonic()
@@ -153,17 +189,21 @@ class _Loop:
 
     def start(self, state: _Calls) -> _Attempt:
         """Begin the open calls of a run."""
-        attempt = _Attempt(state)
-        self._soon(self._begin, attempt)
+        attempt = _Attempt(state, self._owners)
+        if not self._soon(self._begin, attempt):
+            attempt.finished.set()
         return attempt
 
     def stop(self) -> None:
         """Cancel everything and end the thread; a blocked loop ends when it unblocks."""
         self._soon(self._cancel_all)
 
-    def _soon(self, callback: Callable[..., object], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nothing is left to do
+    def _soon(self, callback: Callable[..., object], *args: object) -> bool:
+        try:
             self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop has closed
+            return False
+        return True
 
     def watch(self, attempt: _Attempt, deadline: float | None, limits: Limits) -> set[int] | None:
         """Wait for an attempt.
@@ -177,9 +217,11 @@ class _Loop:
             while not attempt.finished.wait(self._patience(deadline, limits)):
                 if limits.over:
                     break
-                if deadline is not None and time.monotonic() - self._beat > deadline + 1.0:
-                    attempt.abandoned = True
-                    return self._culprits(attempt)
+                if deadline is not None and self._stalled > deadline + STALL_GRACE_SECONDS:
+                    blocked = self._blocked(attempt, deadline)
+                    if blocked is not None:
+                        attempt.abandoned = True
+                        return blocked
         finally:
             limits.forget(wake)
         if limits.over:
@@ -193,13 +235,30 @@ class _Loop:
             waits.append(limits.remaining)
         return min(waits, default=None)
 
-    def _culprits(self, attempt: _Attempt) -> set[int]:
-        """The call that holds the loop, where it is one of this attempt's."""
-        current = asyncio.current_task(self._loop)
-        call = attempt.calls.get(current) if current is not None else None
-        return set() if call is None else {call}
+    @property
+    def _stalled(self) -> float:
+        """Seconds since the loop last showed that it is alive."""
+        return time.monotonic() - self._beat
+
+    def _blocked(self, attempt: _Attempt, deadline: float) -> set[int] | None:
+        """The calls of this attempt that hold the loop; None where it is not held too long."""
+        task = asyncio.current_task(self._loop)
+        owner = None if task is None else self._owners.get(task)
+        if owner is not None:
+            held, call = owner
+            allowed = deadline * held.state.calls.size(call) + STALL_GRACE_SECONDS
+            if self._stalled <= allowed:
+                return None
+            return {call} if held is attempt else set()
+        # No task, or a stranger: a callback blocks, or the loop is just coming back.
+        if attempt.finished.wait(2 * HEARTBEAT_SECONDS) or self._stalled <= deadline:
+            return None
+        return set(attempt.calls.values())
 
     def _begin(self, attempt: _Attempt) -> None:
+        if self._closing:
+            attempt.finished.set()
+            return
         pending = iter(sorted(attempt.state.open))
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -228,6 +287,7 @@ class _Loop:
             task.cancel()
 
     def _cancel_all(self) -> None:
+        self._closing = True
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         self._loop.call_soon(self._loop.stop)
@@ -244,6 +304,7 @@ async def _perform(attempt: _Attempt, call: int) -> list[Sealed]:
     deadline = None if reward.deadline is None else reward.deadline * size
     task = asyncio.ensure_future(_invoke(reward, state.calls.arguments[call]))
     attempt.calls[task] = call
+    attempt.owners[task] = (attempt, call)
     task.add_done_callback(lambda ended: attempt.calls.pop(ended, None))
     try:
         done, _ = await asyncio.wait({task}, timeout=deadline)
