@@ -39,6 +39,12 @@ CASE_SECONDS = 30.0
 HOSTILE_TEXT = "<answer>\\boxed{((\n#### -1,"
 """What a long response repeats: brackets and markers that are opened and never closed."""
 
+GROUP = "check"
+"""Group of a sample that has none, for rewards that score whole groups."""
+
+SAMPLES = "samples of its fixtures"
+BLAMELESS = "no fault of the scorer"
+
 _MASK_ALL = Policy(retry=NO_RETRY, on=dict.fromkeys(map(str, Blame), "mask"))
 _INSTALL = re.compile(r"pip install '[^']+'")
 
@@ -58,8 +64,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         case: says what was tried.
         kind: of the fixture, or "probe".
         expected: what should have come out, in words.
-        got: what came out.
+        got: what came out, in a few words.
         verdict: whether they agree.
+        detail: what a failure said.
     """
 
     case: str
@@ -67,6 +74,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     expected: str
     got: str
     verdict: Verdict
+    detail: str = ""
 
 
 class RewardReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,12 +191,12 @@ class _Check:
             return self._report()
         self._fixtures(fixtures)
         if not self.needs:
-            self._probes([fixture.sample for fixture in fixtures] or [_invented_sample()])
+            self._probes([fixture.sample for fixture in fixtures])
         return self._report()
 
     def composition(self, samples: Sequence[Sample]) -> RewardReport:
         """Probes of a composition, on the samples of its leaves' fixtures."""
-        self._probes(list(samples) or [_invented_sample()])
+        self._probes(samples)
         return self._report()
 
     def _report(self) -> RewardReport:
@@ -200,7 +208,7 @@ class _Check:
             value_range=reward.value_range,
             deadline=reward.deadline,
             work=reward.work,
-            options={key: repr(value) for key, value in changed_options(reward).items()},
+            options={} if reward.children else _shown(changed_options(reward)),
             cases=tuple(self.cases),
             notes=tuple(self.notes),
             needs=tuple(dict.fromkeys(self.needs)),
@@ -230,6 +238,7 @@ class _Check:
                 expected=_expectation(fixture),
                 got=describe(outcome),
                 verdict=verdict,
+                detail=_message(outcome),
             )
         )
 
@@ -241,48 +250,62 @@ class _Check:
         return True
 
     def _probes(self, samples: Sequence[Sample]) -> None:
+        """What every reward must survive, on samples like those of its fixtures."""
+        invented = not samples
+        samples = samples or [_invented_sample()]
         with self._service(self.reward) as service:
             first = self._score(service, samples)
             lacking = [outcome for outcome in first if self._missing_extra(outcome)]
             if lacking:
                 return
             base = next((s for s, o in zip(samples, first, strict=True) if _valid(o)), None)
-            self._scores_samples(first)
+            if invented and base is None:
+                self._unknown_samples(first[0])
+                return
+            self._scores_samples(first, "an invented sample" if invented else SAMPLES)
+            if base is None:
+                self.notes.append("scores no sample of its fixtures: nothing else was probed")
+                return
             self._same_again(service, samples, first)
             self._unchanged(service, samples)
-            if base is None:
-                self.notes.append(
-                    "no sample is known that it can score: the probes for bad responses and "
-                    "missing fields were not run"
-                )
-                return
-            for name, sample in self._damaged(base):
-                (outcome,) = self._score(service, [sample])
-                self._probe(name, "no fault of the scorer", _blameless(outcome), outcome)
-            for name, sample in _without_each(self.reward, base):
-                (outcome,) = self._score(service, [sample])
-                fine = isinstance(outcome, Failure) and outcome.kind is FailureKind.BAD_INPUT
-                self._probe(f"without {name}", "bad_input", fine, outcome)
+            self._damage(service, base)
 
-    def _scores_samples(self, outcomes: Sequence[Outcome]) -> None:
+    def _damage(self, service: RewardService, base: Sample) -> None:
+        for name, sample in self._damaged(base):
+            (outcome,) = self._score(service, [sample])
+            self._probe(name, BLAMELESS, _blameless(outcome), outcome)
+        for name, sample in _without_each(self.reward, base):
+            (outcome,) = self._score(service, [sample])
+            fine = isinstance(outcome, Failure) and outcome.kind is FailureKind.BAD_INPUT
+            self._probe(f"without {name}", "bad_input", fine, outcome)
+
+    def _unknown_samples(self, outcome: Outcome) -> None:
+        """Nothing is known that the reward can score: whether it works cannot be said."""
+        self.notes.append("an invented sample does not suit it: only fixtures can show if it works")
+        self._probe("an invented sample", "a score", None, outcome)
+
+    def _scores_samples(self, outcomes: Sequence[Outcome], name: str) -> None:
         """The samples of the fixtures, with the options as configured."""
         lost = next((o for o in outcomes if not _blameless(o)), None)
-        got = _summary(outcomes) if lost is None else describe(lost)
-        self._add("samples of the fixtures", "no fault of the scorer", got, lost is None)
+        if lost is None:
+            self._add(name, BLAMELESS, _summary(outcomes), True)
+        else:
+            self._probe(name, BLAMELESS, False, lost)
 
     def _same_again(
         self, service: RewardService, samples: Sequence[Sample], first: Sequence[Outcome]
     ) -> None:
+        """Score again in the same and in the reverse order."""
+        expected = f"the same {REPEATS} times"
         for again in range(1, REPEATS):
             order = range(len(samples)) if again % 2 else range(len(samples) - 1, -1, -1)
             outcomes = self._score(service, [samples[i] for i in order])
             for position, outcome in zip(order, outcomes, strict=True):
                 before, now = _value(first[position]), _value(outcome)
                 if before != now:
-                    got = f"{before}, then {now}"
-                    self._add("scored again", f"the same {REPEATS} times", got, False)
+                    self._add("scored again", expected, f"{before}, then {now}", False)
                     return
-        self._add("scored again", f"the same {REPEATS} times", "the same", True)
+        self._add("scored again", expected, "the same", True)
 
     def _unchanged(self, service: RewardService, samples: Sequence[Sample]) -> None:
         given = [_with_containers(sample) for sample in samples]
@@ -301,27 +324,30 @@ class _Check:
         yield "empty response", _respond(base, "")
         yield "lone surrogate and NUL", _respond(base, f"\0{text}\ud800")
         if self.reward.work == "io":
-            self._add("1 MB response", "no fault of the scorer", "work='io'", None)
+            self._add("1 MB response", BLAMELESS, "", None, "not sent to a service (work='io')")
             return
         repeats = LONG_CHARACTERS // len(text or "x") + 1
         yield "1 MB response", _respond(base, ((text or "x") * repeats)[:LONG_CHARACTERS])
         hostile = HOSTILE_TEXT * (LONG_CHARACTERS // len(HOSTILE_TEXT))
         yield "1 MB of open brackets", _respond(base, hostile)
 
-    def _probe(self, name: str, expected: str, fine: bool, outcome: Outcome) -> None:
-        self._add(name, expected, describe(outcome), fine)
+    def _probe(self, name: str, expected: str, fine: bool | None, outcome: Outcome) -> None:
+        self._add(name, expected, describe(outcome), fine, _message(outcome))
 
-    def _add(self, name: str, expected: str, got: str, fine: bool | None) -> None:
+    def _add(self, name: str, expected: str, got: str, fine: bool | None, detail: str = "") -> None:
         verdict = Verdict.NOT_RUN if fine is None else Verdict.PASS if fine else Verdict.FAIL
-        self.cases.append(
-            Case(case=name, kind="probe", expected=expected, got=got, verdict=verdict)
+        case = Case(
+            case=name, kind="probe", expected=expected, got=got, verdict=verdict, detail=detail
         )
+        self.cases.append(case)
 
     def _service(self, reward: BaseReward) -> RewardService:
         return RewardService(reward, backend=self.backend, policy=_MASK_ALL)
 
     def _score(self, service: RewardService, samples: Sequence[Sample]) -> list[Outcome]:
         """Outcomes in order; samples of a batch or group reward, and equal ids, go one by one."""
+        if service.reward.scope == "group":
+            samples = [s if s.group_id is not None else replace(s, group_id=GROUP) for s in samples]
         ids = [sample.sample_id for sample in samples if sample.sample_id is not None]
         together = service.reward.scope == "sample" and len(set(ids)) == len(ids)
         if together:
@@ -340,7 +366,15 @@ def describe(outcome: Outcome) -> str:
         return f"{outcome.value:g}"
     if isinstance(outcome, Abstention):
         return "abstention"
-    return f"{outcome.kind} ({outcome.blame}): {outcome.message}"
+    return f"{outcome.kind} ({outcome.blame})"
+
+
+def _message(outcome: Outcome) -> str:
+    return outcome.message if isinstance(outcome, Failure) else ""
+
+
+def _shown(options: Mapping[str, Any]) -> dict[str, str]:
+    return {key: repr(value) for key, value in options.items()}
 
 
 def _expectation(fixture: Fixture) -> str:

@@ -151,12 +151,16 @@ def _cases_table(cases: Sequence[Case]) -> Any:
             Text(case.case),
             Text(case.kind),
             Text(case.expected),
-            Text(case.got),
+            Text(case.got if case.verdict == "pass" else _with_detail(case)),
             Text(str(case.verdict), style=STYLES[str(case.verdict)]),
         ]
         for case in cases
     ]
     return _table(["case", "kind", "expected", "got", "verdict"], rows)
+
+
+def _with_detail(case: Case) -> str:
+    return ": ".join(part for part in (case.got, case.detail) if part)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
