@@ -44,6 +44,9 @@ class Parsed(NamedTuple):
 
 NOTHING = Parsed((), "")
 
+_CLEAR, _HUGE = 1e-4, 1e100
+_POINTS = ((0.739085, 1.324717, 2.236067), (1.606695, 0.643410, 3.162277))
+
 _FINAL_ANSWER = re.compile(r"(?i:final answer)")
 _ANSWER = re.compile(r"(?i:answer)")
 
@@ -64,6 +67,7 @@ class _Library:
     converter: Callable[..., Any]
     equal: Callable[[Any, Any, int, int], bool]
     is_value: Callable[[Any], bool]
+    is_formula: Callable[[Any], bool]
     gold_config: Any
     parse_any: Callable[[str], list[Any]]
 
@@ -110,6 +114,7 @@ def _library() -> _Library:
         converter=_converter_class(),
         equal=grader.sympy_expr_eq,
         is_value=lambda value: isinstance(value, Basic | MatrixBase),
+        is_formula=_is_formula,
         gold_config=parser.LatexExtractionConfig().normalization_config,
         parse_any=_default_parser(parser),
     )
@@ -174,7 +179,10 @@ def _converter_class() -> Callable[..., Any]:
             lexer: Any = PSLexer(InputStream(latex_str))
             lexer.removeErrorListeners()
             lexer.addErrorListener(self.MathErrorListener(latex_str))
-            parser: Any = TwoStageParser(CommonTokenStream(lexer))
+            tokens: Any = CommonTokenStream(lexer)
+            # A character that is no token must fail the text, and not only its first stage.
+            tokens.fill()
+            parser: Any = TwoStageParser(tokens)
             parser.removeErrorListeners()
             parser.addErrorListener(self.MathErrorListener(latex_str))
             return parser
@@ -249,8 +257,20 @@ def parse_box(content: str) -> Parsed:
     return known
 
 
-def parse_response(response: str) -> Parsed:
-    """A whole response as the reference parses it."""
+class Piece(NamedTuple):
+    """One formula that the reference cuts out of a response.
+
+    Attributes:
+        text: normalised.
+        is_percentage: a percent sign follows its closing delimiter.
+    """
+
+    text: str
+    is_percentage: bool
+
+
+def cut(response: str) -> list[Piece]:
+    """The formulas that the reference's own patterns find; several are joined to a set."""
     library = _library()
     boxed = "\\boxed{" in response
     for priority, patterns in library.patterns:
@@ -261,8 +281,8 @@ def parse_response(response: str) -> Parsed:
             elif boxed:
                 found += pattern.finditer(response)
         if found:
-            return _extracted(max(found, key=lambda match: (match.end(), -match.start())))
-    return NOTHING
+            return _pieces(max(found, key=lambda match: (match.end(), -match.start())))
+    return []
 
 
 def _anchored(pattern: Any, response: str) -> list[Any]:
@@ -279,12 +299,11 @@ def _anchored(pattern: Any, response: str) -> list[Any]:
     return found
 
 
-def _extracted(match: Any) -> Parsed:
-    """As `math_verify.parser.extract_latex`, with parses that are remembered."""
+def _pieces(match: Any) -> list[Piece]:
+    """The normalised formulas of a match, as in `math_verify.parser.extract_latex`."""
     library = _library()
     groups: dict[str, str | None] = match.groupdict()
-    values: list[tuple[Any, ...]] = []
-    texts: list[str] = []
+    pieces: list[Piece] = []
     for prefix in ("first", *(f"next{index}" for index in range(1, 6))):
         named = next(
             ((name, text) for name, text in groups.items() if _is_latex(name, prefix) and text),
@@ -296,16 +315,22 @@ def _extracted(match: Any) -> Parsed:
         config = library.config
         if name.endswith("latexBoxed"):
             config = library.replace(config, boxed="last")
-        texts.append(library.normalise(latex, config))
-        value = _formula(texts[-1])
-        if groups.get(f"{prefix}_percent"):
-            value = _percentage(value)
-        values.append(value)
-    if not values:
+        text = library.normalise(latex, config)
+        pieces.append(Piece(text, bool(groups.get(f"{prefix}_percent"))))
+    return pieces
+
+
+def parse_pieces(pieces: list[Piece]) -> Parsed:
+    """What the reference makes of the formulas that it cut out."""
+    if not pieces:
         return NOTHING
+    values: list[tuple[Any, ...]] = []
+    for text, is_percentage in pieces:
+        value = _formula(text)
+        values.append(_percentage(value) if is_percentage else value)
     if len(values) > 1 and all(values):
-        return _joined([value[0] for value in values], texts)
-    return Parsed(values[0], texts[0])
+        return _joined([value[0] for value in values], [piece.text for piece in pieces])
+    return Parsed(values[0], pieces[0].text)
 
 
 def _percentage(value: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -345,6 +370,45 @@ def _same(gold: Any, answer: Any) -> bool:
     if not library.is_value(gold) or not library.is_value(answer):
         return False
     try:
+        if _surely_differ(gold, answer):
+            return False
         return bool(library.equal(gold, answer, FLOAT_ROUNDING, NUMERIC_PRECISION))
     except Exception:
         return False
+
+
+def _surely_differ(gold: Any, answer: Any) -> bool:
+    """Whether two expressions have clearly different values at two points.
+
+    Then none of the reference's methods finds them equal, and `simplify` need not be run. Symbols,
+    relations, sets, tuples and matrices are compared by other rules than their values.
+    """
+    library = _library()
+    if not library.is_formula(gold) or not library.is_formula(answer):
+        return False
+    names = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    if len(names) > len(_POINTS[0]):
+        return False
+    for values in _POINTS:
+        point = dict(zip(names, values, strict=False))
+        try:
+            a = complex(gold.evalf(NUMERIC_PRECISION, subs=point))
+            b = complex(answer.evalf(NUMERIC_PRECISION, subs=point))
+        except Exception:
+            return False
+        # A comparison with NaN is false as well.
+        if not _CLEAR * (1 + abs(a) + abs(b)) < abs(a - b) < _HUGE:
+            return False
+    return True
+
+
+def _is_formula(value: Any) -> bool:
+    """Whether the reference compares a value by computing it, and SymPy computes it directly."""
+    import sympy  # pyright: ignore[reportMissingTypeStubs]
+
+    unbounded = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative)
+    return (
+        isinstance(value, sympy.Expr)
+        and not isinstance(value, sympy.Symbol | sympy.MatrixExpr)
+        and not value.has(*unbounded)
+    )

@@ -12,7 +12,8 @@ response ends with one `\boxed{...}`, and for those the outcome of all seven is 
 - An earlier box is ignored if it ends 70 characters or more before the last one, if no
   environment can hold both, and if no "and", "or" or comma joins the environments of the two.
 - "final answer is ... I hope" can win only if it ends after the box.
-- A text without `\boxed{` and without the word "answer" holds no answer.
+- A text without `\boxed{` and without the word "answer" holds no answer; for a text with it, see
+  `guerdon.rules.math.anchored`.
 
 Everything else is `Extraction.UNCERTAIN`, and the worker runs the patterns themselves.
 """
@@ -26,6 +27,7 @@ from functools import partial
 
 from guerdon.errors import InvalidReward, nearest
 from guerdon.rules.answer_place import last_boxed, last_tag, statements
+from guerdon.rules.math.anchored import Uncertain, find_anchored, mentions_answer
 
 
 class Extraction(enum.Enum):
@@ -46,11 +48,14 @@ _BRACE = re.compile(r"[{}]")
 # or one before another; a bracket that closes.
 _CUTS = re.compile(r"(?<!\\)\$|\$\$|\\[)\]]|\]\s")
 _PERCENT_AFTER = re.compile(r"[$)\]]\s*(?:\\?%|[Pp]er|[Pp]ct)")
-_JOINED = re.compile(r"(?:[$\])%]|ent|age|pct)\s*,?(?:and|or|,)")
+# The end of an environment, a word or comma that joins, and the start of the next environment.
+_JOINED = re.compile(
+    r"(?:\$|\\[)\]]|\])\s*(?:(?:\\?%|[Pp]ercent(?:age)?|[Pp]ct)\s*)?"
+    r"(?:,?and|,?or|,)\s*(?:\$|\\\(|\\?\[)"
+)
 _FINAL = re.compile(r"(?i:final answer is)")
 _FINAL_TO_BOX = re.compile(r":?\s{0,8}(?:\$\$?|\\\(|\\\[)?\s{0,8}")
 _BOX_TO_HOPE = re.compile(r"\s{0,8}(?:\$\$?|\\\)|\\\])?\.?\s?")
-_ANSWER = re.compile(r"(?i:answer)")
 
 
 def extract(response: str) -> str | Extraction:
@@ -69,7 +74,7 @@ def extract(response: str) -> str | Extraction:
     """
     start = response.rfind("\\boxed")
     if start < 0:
-        return Extraction.UNCERTAIN if _ANSWER.search(response) else Extraction.NOTHING
+        return _unboxed(response)
     if not response.startswith(_BOX, start) or "\\fbox" in response:
         return Extraction.UNCERTAIN
     end = _closing(response, start + len(_BOX))
@@ -80,9 +85,21 @@ def extract(response: str) -> str | Extraction:
         return Extraction.UNCERTAIN
     if _PERCENT_AFTER.search(response, end):
         return Extraction.UNCERTAIN
-    if not _stands_alone(response, start) or not _no_later_statement(response, start, end + 1):
+    if not _stands_alone(response, start, end) or not _no_later_statement(response, start, end + 1):
         return Extraction.UNCERTAIN
     return content.strip() or Extraction.UNCERTAIN
+
+
+def _unboxed(response: str) -> str | Extraction:
+    if not mentions_answer(response):
+        return Extraction.NOTHING
+    try:
+        found = find_anchored(response)
+    except Uncertain:
+        return Extraction.UNCERTAIN
+    if found is None:
+        return Extraction.NOTHING
+    return Extraction.UNCERTAIN if "\\fbox" in found else found
 
 
 _NOT_PLAIN = re.compile(r"[$\n]|\\(?:boxed|fbox)|(?i:answer)|\\$")
@@ -111,24 +128,34 @@ def _closing(text: str, start: int) -> int | None:
     return None
 
 
-def _stands_alone(text: str, start: int) -> bool:
-    """Whether the reference ignores every box before the last one."""
-    earlier = text.rfind("\\boxed", 0, start)
-    if earlier < 0:
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether the reference ignores every box before the one from `start` to `end`."""
+    if text.find("\\boxed") == start:
         return True
+    earlier = text.rfind("\\boxed", 0, start)
     if not text.startswith(_BOX, earlier):
         return False
-    end = _closing(text, earlier + len(_BOX))
-    if end is None or end + 1 + _JOIN_DISTANCE > start:
+    closed = _closing(text, earlier + len(_BOX))
+    if closed is None or closed + 1 + _JOIN_DISTANCE > start:
         return False
-    between = text[end + 1 : start]
+    between = text[closed + 1 : start]
     if "\n" not in between:  # `$...$`, `\(...\)` and ` [...] ` end with the line
         return False
-    if text.find("$$", 0, start) >= 0 and "$$" not in between:
+    if "$$" not in between and text.find("$$", 0, earlier) >= 0 and text.find("$$", end) >= 0:
         return False
-    if text.find("\\[", 0, earlier) >= 0 and "\\]" not in between:
+    opened = text.rfind("\\[", 0, earlier)
+    if opened >= 0 and "\\]" not in between and opened > text.rfind("\\]", 0, earlier):
         return False
-    return _JOINED.search(between) is None
+    return not any(_holds_rest(between, found.end()) for found in _JOINED.finditer(between))
+
+
+def _holds_rest(between: str, opened: int) -> bool:
+    """Whether an environment opened before this offset may reach the end of the text."""
+    if between[opened - 2 : opened] == "\\[":
+        return between.find("\\]", opened) < 0
+    if between.startswith("$", opened):  # `$$`
+        return between.find("$$", opened + 1) < 0
+    return between.find("\n", opened) < 0
 
 
 def _no_later_statement(text: str, start: int, end: int) -> bool:

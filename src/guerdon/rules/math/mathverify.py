@@ -7,14 +7,23 @@ decides what is certain without SymPy. `call` runs in a worker that is killed at
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guerdon.errors import BadInput, MissingExtra
 from guerdon.reward import BaseReward, Ready
 from guerdon.rules.math.extraction import Extraction, check_places, extract, extract_from
 from guerdon.rules.math.fixtures import FIXTURES
 from guerdon.rules.math.packages import versions
-from guerdon.rules.math.verdict import exact_verdict, known_verdict, read_gold, remember
+from guerdon.rules.math.verdict import (
+    exact_verdict,
+    known_verdict,
+    normal_verdict,
+    read_gold,
+    remember,
+)
+
+if TYPE_CHECKING:
+    from guerdon.rules.math import engine
 
 DEADLINE = 5.0
 """Seconds for one comparison; Math-Verify's own limit for `verify` is the same."""
@@ -109,17 +118,38 @@ def slow_verdict(gold: str, answer: str | None, text: str | None) -> bool:
     """
     from guerdon.rules.math import engine
 
-    known = known_verdict(gold, answer) if answer is not None else None
-    if known is not None:
-        return known
-    parsed_gold = engine.parse_gold(gold)
-    if parsed_gold is None:
-        raise BadInput(f"the ground truth cannot be parsed: {gold[:80]!r}")
     if answer is None:
-        return engine.verify(parsed_gold, engine.parse_response(text or ""))
-    verdict = engine.verify(parsed_gold, engine.parse_box(answer))
-    remember(gold, answer, verdict)
-    return verdict
+        return _response_verdict(gold, text or "")
+    known = known_verdict(gold, answer)
+    if known is None:
+        known = engine.verify(_parsed_gold(gold), engine.parse_box(answer))
+        remember(gold, answer, known)
+    return known
+
+
+def _response_verdict(gold: str, response: str) -> bool:
+    """The verdict on a response whose answer only the reference's patterns can find."""
+    from guerdon.rules.math import engine
+
+    pieces = engine.cut(response)
+    readable = read_gold(gold)
+    if readable is not None:
+        if not pieces:
+            return False
+        if len(pieces) == 1 and not pieces[0].is_percentage:
+            verdict = normal_verdict(readable, pieces[0].text)
+            if verdict is not None:
+                return verdict
+    return engine.verify(_parsed_gold(gold), engine.parse_pieces(pieces))
+
+
+def _parsed_gold(gold: str) -> engine.Parsed:
+    from guerdon.rules.math import engine
+
+    parsed = engine.parse_gold(gold)
+    if parsed is None:
+        raise BadInput(f"the ground truth cannot be parsed: {gold[:80]!r}")
+    return parsed
 
 
 math_verify = MathVerify()
@@ -135,4 +165,6 @@ def verify(gold: str, response: str) -> bool:
     Raises:
         BadInput: the gold answer cannot be parsed.
     """
-    return math_verify.call_sync(response=response, ground_truth=gold) == 1.0
+    prepared = math_verify.prepare(response=response, ground_truth=gold)
+    value = prepared.result if isinstance(prepared, Ready) else math_verify.call(**prepared)
+    return value == 1.0

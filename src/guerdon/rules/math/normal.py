@@ -35,6 +35,8 @@ def normal_gold(text: str) -> str | None:
     """
     if len(text) > MAX_CHARS:
         return None
+    if text.isdigit() and text.isascii():
+        return text  # no rule applies to plain digits
     normalise, config, _ = _settings()
     return normalise(text, config)
 
@@ -48,7 +50,7 @@ def normal_answer(text: str) -> str | None:
     """
     if len(text) > MAX_CHARS:
         return None
-    if text.isdigit():
+    if text.isdigit() and text.isascii():
         return text
     normalise, _, config = _settings()
     return normalise(text, config)

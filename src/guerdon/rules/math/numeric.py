@@ -66,7 +66,7 @@ class _Evaluation:
         if isinstance(term, Rat | Dec):
             return complex(float(term.value))
         if isinstance(term, Sym):
-            return complex(self.point[term.name])
+            return complex(self.point[key_of(term)])
         if isinstance(term, Add):
             return sum((self.value(arg) for arg in term.args), start=0j)
         if isinstance(term, Mul):
@@ -132,14 +132,19 @@ _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
 }
 
 
+def key_of(symbol: Sym) -> str:
+    """What tells a variable from another: its name, and whether it is real."""
+    return symbol.name if symbol.real else f"{symbol.name}*"
+
+
 def symbols(*terms: Expr) -> list[str]:
-    """The names of all symbols, sorted."""
+    """The keys of all variables, sorted."""
     found: set[str] = set()
     stack: list[Expr] = list(terms)
     while stack:
         term = stack.pop()
         if isinstance(term, Sym):
-            found.add(term.name)
+            found.add(key_of(term))
         elif isinstance(term, Add | Mul):
             stack.extend(term.args)
         elif isinstance(term, Pow):

@@ -10,6 +10,7 @@ from fractions import Fraction
 from math import factorial, isqrt
 from typing import TypeAlias
 
+from guerdon.rules.math.numeric import key_of
 from guerdon.rules.math.terms import (
     Add,
     Expr,
@@ -93,7 +94,7 @@ def _normal(term: Expr) -> Polynomial:
     if isinstance(term, Int | Rat):
         return {_ONE: Fraction(term.value)} if term.value else {}
     if isinstance(term, Sym):
-        return {((term.name, 1),): Fraction(1)}
+        return {((key_of(term), 1),): Fraction(1)}
     if isinstance(term, Add):
         result: Polynomial = {}
         for arg in term.args:

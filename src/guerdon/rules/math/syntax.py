@@ -15,7 +15,7 @@ import re
 from fractions import Fraction
 from typing import cast
 
-from guerdon.rules.math.numeric import less
+from guerdon.rules.math.numeric import has_decimal, less
 from guerdon.rules.math.terms import (
     EXPRESSIONS,
     NUMBERS,
@@ -88,6 +88,8 @@ def read(latex: str) -> Term | None:
     """
     if not latex or len(latex) > MAX_CHARS:
         return None
+    if latex.isdigit() and latex.isascii():
+        return Int(int(latex))
     try:
         return _read(latex)
     except Unsupported:
@@ -97,13 +99,22 @@ def read(latex: str) -> Term | None:
 def _read(latex: str) -> Term:
     if _THOUSANDS_LIKE.fullmatch(latex):
         return _thousands(latex)
-    if "i" in latex and _LONE_I.search(latex):
-        raise Unsupported
-    reader = _Reader(tokenize(latex))
+    real = not ("i" in latex and _LONE_I.search(latex))
+    reader = _Reader(tokenize(latex), real)
     term = reader.elements()
-    if reader.kind != "end":
+    if reader.kind != "end" or not (real or isinstance(term, EXPRESSIONS)):
         raise Unsupported
     return term
+
+
+def never_readable(latex: str) -> bool:
+    """Whether the reference's grammar refuses a text for sure: it has no use for a final full stop.
+
+    Example:
+        >>> never_readable("8."), never_readable("8.0")
+        (True, False)
+    """
+    return latex.endswith(".")
 
 
 def _thousands(latex: str) -> Term:
@@ -190,8 +201,9 @@ def juxtaposed(factors: list[Expr]) -> Expr:
 class _Reader:
     """A recursive descent over the tokens."""
 
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: list[Token], real: bool) -> None:
         self._tokens = [*tokens, _END]
+        self._real = real
         self._at = 0
         self._depth = 0
         self.kind = self._tokens[0].kind
@@ -361,7 +373,7 @@ class _Reader:
         if self.kind == "number":
             exponent: Expr = number_of(self._next().text)
         elif self.kind == "letter" and self._tokens[self._at].text not in "eE":
-            exponent = Sym(self._next().text.lower())
+            exponent = Sym(self._next().text.lower(), self._real)
         elif self.kind == "command":
             exponent = self._greek(self._next().text)
         else:
@@ -388,7 +400,7 @@ class _Reader:
         if kind == "letter":
             return self._letter(token.text)
         if kind == "differential":
-            return Sym(token.text)
+            return Sym(token.text, self._real)
         if kind == "text":
             return self._word(token.text)
         if kind == "command":
@@ -407,7 +419,7 @@ class _Reader:
         if letter == "e":
             return self._euler()
         if letter == "E":
-            return Sym("e")
+            return Sym("e", self._real)
         return self._subscripted(letter)
 
     def _euler(self) -> Expr:
@@ -417,6 +429,8 @@ class _Reader:
         exponent = self._exponent()
         if self.kind == "^":
             raise Unsupported
+        if has_decimal(exponent):  # the reference computes it at once
+            raise Unsupported
         if exponent == Int(0):
             return Int(1)
         return Const("e") if exponent == Int(1) else Exp(exponent)
@@ -424,7 +438,7 @@ class _Reader:
     def _subscripted(self, name: str) -> Expr:
         name = name.lower()
         if self.kind != "_":
-            return Sym(name)
+            return Sym(name, self._real)
         self._next()
         braced = self.kind == "{"
         if braced:
@@ -436,19 +450,20 @@ class _Reader:
             self._expect("}")
         if not index.isalnum() or index in "eE":
             raise Unsupported
-        return Sym(f"{name}_{index}".lower() if len(index) == 1 else f"{name}_{{{index}}}")
+        name = f"{name}_{index}".lower() if len(index) == 1 else f"{name}_{{{index}}}"
+        return Sym(name, self._real)
 
     def _word(self, text: str) -> Expr:
         name = text.replace(" ", "").lower()
         if not name or name in _RESERVED_NAMES or self.kind == "_":
             raise Unsupported
-        return Sym(name)
+        return Sym(name, self._real)
 
     def _greek(self, name: str) -> Expr:
         if name == "pi":
             return Const("pi")
         if name in _GREEK:
-            return Sym(name)
+            return Sym(name, self._real)
         raise Unsupported
 
     def _command(self, name: str) -> Expr:
@@ -571,7 +586,7 @@ def interval(left: Expr, right: Expr, left_open: bool, right_open: bool) -> Term
     Raises:
         Unsupported: the order of the ends is not certain, or the interval is empty or a point.
     """
-    ordered = less(left, right)
+    ordered = False if left == right and left_open and right_open else less(left, right)
     if ordered is None or left == Const("oo") or right == Const("-oo"):
         raise Unsupported
     if not ordered:

@@ -50,9 +50,16 @@ class Percent(msgspec.Struct, frozen=True):
 
 
 class Sym(msgspec.Struct, frozen=True, gc=False):
-    """A variable, or a word: the reference makes one symbol of a text."""
+    """A variable, or a word: the reference makes one symbol of a text.
+
+    Attributes:
+        name: in lower case, with its index.
+        real: False for every symbol of an answer with a lone `i`, which the reference takes for
+            complex numbers. Such a symbol is another variable, but names are compared without it.
+    """
 
     name: str
+    real: bool = True
 
 
 class Const(msgspec.Struct, frozen=True, gc=False):

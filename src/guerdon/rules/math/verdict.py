@@ -9,7 +9,7 @@ from guerdon.rules.math.extraction import is_plain_gold
 from guerdon.rules.math.memo import MAX_KEY_CHARS, Memo
 from guerdon.rules.math.normal import normal_answer, normal_gold
 from guerdon.rules.math.packages import fast_path_holds
-from guerdon.rules.math.syntax import read
+from guerdon.rules.math.syntax import never_readable, read
 from guerdon.rules.math.terms import Term
 
 GOLDS = 4096
@@ -75,15 +75,21 @@ def exact_verdict(gold: str, answer: str) -> bool | None:
     text = normal_answer(answer) if readable is not None else None
     if readable is None or text is None:
         return None
-    stripped = text.strip()
-    if stripped and stripped == readable.text.strip():
-        verdict: bool | None = True
-    else:
-        term = read(text)
-        verdict = None if term is None else decide(readable.term, term)
+    verdict = normal_verdict(readable, text)
     if verdict is not None:
         remember(gold, answer, verdict)
     return verdict
+
+
+def normal_verdict(gold: Gold, text: str) -> bool | None:
+    """The verdict on a normalised answer, or None where it is not certain."""
+    stripped = text.strip()
+    if stripped and stripped == gold.text.strip():
+        return True  # the reference compares the texts as well, whatever they mean
+    term = read(text)
+    if term is not None:
+        return decide(gold.term, term)
+    return False if never_readable(text) else None
 
 
 def known_verdict(gold: str, answer: str) -> bool | None:
