@@ -10,7 +10,8 @@ For each parameter, the first source that has it wins:
 6. the parameter's default.
 
 A field that is None counts as absent. Lists and dicts are handed over as copies, so a reward that
-changes its arguments changes nothing for anybody else.
+changes its arguments changes nothing for anybody else; options and keywords, which may be large,
+are copied once per batch.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import msgspec
 from msgspec.structs import replace
 
 from guerdon.errors import InvalidReward
-from guerdon.outcome import EMPTY
-from guerdon.sample import Sample
+from guerdon.outcome import EMPTY, failure_from
+from guerdon.sample import Message, Sample
 
 Scope: TypeAlias = Literal["sample", "batch", "group"]
 
@@ -104,7 +105,18 @@ class MissingArgument(msgspec.Struct, frozen=True):
         return f"the reward needs '{self.parameter}', which the sample lacks (available: {known})"
 
 
+class UnusableSample(msgspec.Struct, frozen=True):
+    """A sample whose data cannot be handed over: nested too deeply, or a mapping that raises."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the data of the sample cannot be read: {self.reason}"
+
+
 Arguments: TypeAlias = dict[str, Any]
+Lack: TypeAlias = MissingArgument | UnusableSample
+"""Why a sample gives no arguments."""
 _MISSING: Any = inspect.Parameter.empty
 
 
@@ -189,28 +201,32 @@ class Binder:
         self._call = call
         self._given = {**call.keywords, **options}
         names = (*parameters.named, *parameters.options)
-        self._fixed = {name: self._given[name] for name in names if name in self._given}
         if parameters.accepts_any:
-            self._fixed = dict(self._given)
+            names = tuple(self._given)
+        self._fixed = {name: _own_plain(self._given[name]) for name in names if name in self._given}
         self._plan = [
             (name, parameters.field(name), parameters.synonym(name), default)
             for name, default in parameters.named.items()
             if name not in self._fixed
         ]
 
-    def each(
-        self, samples: Sequence[Sample]
-    ) -> list[Arguments] | list[Arguments | MissingArgument]:
+    def each(self, samples: Sequence[Sample]) -> list[Arguments] | list[Arguments | Lack]:
         """As `one` for every sample; columns of plain text are bound without looking at each."""
         names = [name for name, *_ in self._plan]
-        if not self._parameters.accepts_any and TEXT_FIELDS.issuperset(names):
+        if names and not self._parameters.accepts_any and TEXT_FIELDS.issuperset(names):
             columns = [[getattr(sample, name) for sample in samples] for name in names]
             if all(TEXT_ONLY.issuperset(map(type, column)) for column in columns):
                 return _rows(self._fixed, names, columns)
         return [self.one(sample) for sample in samples]
 
-    def one(self, sample: Sample) -> Arguments | MissingArgument:
+    def one(self, sample: Sample) -> Arguments | Lack:
         """The arguments for one sample, or what prevents them."""
+        try:
+            return self._one(sample)
+        except Exception as error:
+            return UnusableSample(failure_from(error).message)
+
+    def _one(self, sample: Sample) -> Arguments | MissingArgument:
         arguments = self._fixed.copy()
         metadata = sample.metadata
         for name, field, synonym, default in self._plan:
@@ -230,15 +246,38 @@ class Binder:
             arguments[name] = own(value)
         if self._parameters.accepts_any:
             for key, value in metadata.items():
-                if key not in arguments:
+                if self._is_extra(key, arguments):
                     arguments[key] = own(value)
         return arguments
 
-    def many(self, samples: Sequence[Sample]) -> Arguments | MissingArgument:
+    def lacks(self, samples: Sequence[Sample]) -> dict[int, Lack]:
+        """What prevents a batch or group call from covering each sample, by position."""
+        found = ((i, self._lack(sample)) for i, sample in enumerate(samples))
+        return {i: lack for i, lack in found if lack is not None}
+
+    def _lack(self, sample: Sample) -> Lack | None:
+        try:
+            for name, field, synonym, default in self._plan:
+                if name == "samples":
+                    own(sample)
+                elif name not in CALL_FIELDS:
+                    present, _ = self._value(name, field, synonym, sample)
+                    if not present and default is _MISSING:
+                        return MissingArgument(name, self._available(sample))
+            if self._parameters.accepts_any:
+                own(sample.metadata)
+        except Exception as error:
+            return UnusableSample(failure_from(error).message)
+        return None
+
+    def many(self, samples: Sequence[Sample]) -> Arguments:
         """The arguments of one batch or group call: lists with one value per sample.
 
-        Returns:
-            The arguments, or what the first sample that lacks something is missing.
+        A parameter with a default receives it where no sample has a value; where some have one,
+        the others contribute None.
+
+        Args:
+            samples: of which none `lacks` anything.
         """
         arguments = self._fixed.copy()
         for name, field, synonym, default in self._plan:
@@ -251,14 +290,25 @@ class Binder:
             column = [self._value(name, field, synonym, sample) for sample in samples]
             present = [found for found, _ in column]
             if not any(present) and default is not _MISSING:
-                arguments[name] = default
+                arguments[name] = own(default)
                 continue
-            if default is _MISSING and not all(present):
-                return MissingArgument(name, self._available(samples[present.index(False)]))
             arguments[name] = [value for _, value in column]
         if self._parameters.accepts_any:
-            arguments.update(_columns(samples, arguments))
+            arguments.update(self._columns(samples, arguments))
         return arguments
+
+    def _columns(self, samples: Sequence[Sample], taken: Arguments) -> Arguments:
+        """Metadata columns for `**kwargs`; a sample without the key contributes None."""
+        keys = dict.fromkeys(key for sample in samples for key in sample.metadata)
+        return {
+            key: [own(sample.metadata.get(key)) for sample in samples]
+            for key in keys
+            if self._is_extra(key, taken)
+        }
+
+    def _is_extra(self, key: object, taken: Arguments) -> bool:
+        """Whether a metadata key may be passed to `**kwargs`: never as an option."""
+        return isinstance(key, str) and key not in taken and key not in self._parameters.options
 
     def _value(
         self, name: str, field: Getter | None, synonym: Getter | None, sample: Sample
@@ -282,7 +332,7 @@ class Binder:
         fields = [
             name for name, value in values.items() if value is not None and value is not EMPTY
         ]
-        return tuple(dict.fromkeys([*fields, *sample.metadata, *self._given]))
+        return tuple(dict.fromkeys([*fields, *map(str, sample.metadata), *self._given]))
 
 
 def _rows(
@@ -296,16 +346,6 @@ def _rows(
         one, two = names
         return [{one: a, two: b} for a, b in zip(*columns, strict=True)]
     return [{**fixed, **dict(zip(names, row, strict=True))} for row in zip(*columns, strict=True)]
-
-
-def _columns(samples: Sequence[Sample], taken: Mapping[str, Any]) -> Arguments:
-    """Metadata columns for `**kwargs`; a sample without the key contributes None."""
-    keys = dict.fromkeys(key for sample in samples for key in sample.metadata)
-    return {
-        key: [own(sample.metadata.get(key)) for sample in samples]
-        for key in keys
-        if key not in taken
-    }
 
 
 def own(value: Any) -> Any:
@@ -331,13 +371,45 @@ def own(value: Any) -> Any:
         return set(cast("set[Any]", value))
     if kind is Sample:
         return _own_sample(cast("Sample", value))
+    if kind is Message:
+        return _own_message(cast("Message", value))
     if isinstance(value, Mapping):
         return {key: own(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list):
+        return [own(item) for item in cast("list[Any]", value)]
     return value
 
 
+def _own_plain(value: Any) -> Any:
+    """A copy of plain lists, dicts and sets; an object of the caller, a mapping too, is itself."""
+    return own(value) if type(value) in (dict, list, tuple, set) else value
+
+
 def _own_sample(sample: Sample) -> Sample:
-    truth = sample.ground_truth
-    if sample.metadata is EMPTY and (truth is None or type(truth) is str):
-        return sample
-    return replace(sample, metadata=own(sample.metadata), ground_truth=own(truth))
+    changed = {
+        name: own(value)
+        for name in _CHANGEABLE
+        if (value := getattr(sample, name)) is not None
+        and value is not EMPTY
+        and type(value) is not str
+    }
+    return replace(sample, **changed) if changed else sample
+
+
+_CHANGEABLE = (
+    "metadata",
+    "ground_truth",
+    "prompt",
+    "response",
+    "prompt_token_ids",
+    "response_token_ids",
+    "response_mask",
+)
+"""Fields of a sample in which a reward could change something."""
+
+
+def _own_message(message: Message) -> Message:
+    if all(isinstance(call.arguments, str) for call in message.tool_calls):
+        return message
+    calls = tuple(replace(call, arguments=own(call.arguments)) for call in message.tool_calls)
+    return replace(message, tool_calls=calls)

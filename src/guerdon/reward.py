@@ -33,7 +33,6 @@ from guerdon.injection import (
     SYNONYMS,
     Arguments,
     Call,
-    MissingArgument,
     Parameters,
     Scope,
 )
@@ -253,7 +252,7 @@ class BaseReward:
             return arguments
         call = Call(keywords={**keywords, **direct})
         bound = self.parameters.binder(call, self.bound_options()).one(sample_from(keywords))
-        if isinstance(bound, MissingArgument):
+        if not isinstance(bound, dict):
             raise BadInput(f"reward '{self.name}': {bound}")
         return bound
 
@@ -276,7 +275,7 @@ class FunctionReward(BaseReward):
         self.function = function
         self._bound: dict[str, Any] = {}
         self._origin: FunctionReward | None = None
-        update_wrapper(self, function)
+        update_wrapper(self, function, updated=())
         self._options = {}
         settings.setdefault("name", getattr(function, "__name__", type(function).__name__))
         for key, value in settings.items():
@@ -418,7 +417,7 @@ def sample_from(keywords: Mapping[str, Any]) -> Sample:
     for key, value in keywords.items():
         field = SYNONYMS.get(key, key).removesuffix("_messages")
         if field == "metadata":
-            metadata.update(value)
+            metadata.update(value or {})
         elif field in FIELDS and field not in fields:
             fields[field] = value
         else:
