@@ -8,6 +8,7 @@ and sample. All of it happens on a thread, so the caller's event loop stays free
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 from guerdon.backends.backend import Backend, Calls, Limits, Results, Sealed
 from guerdon.backends.threads import THREADS
 from guerdon.errors import Blame, FailureKind
-from guerdon.injection import Arguments, Binder, Call, MissingArgument
+from guerdon.injection import Arguments, Binder, Call
 from guerdon.outcome import Failure, Outcome, Score, failure, failure_from, seal
 from guerdon.policy import Retry
 from guerdon.reward import BaseReward, Ready
@@ -147,8 +148,10 @@ class _Board:
         for position, sealed, elapsed in zip(
             todo.positions, results.sealed, results.elapsed, strict=True
         ):
-            self._sealed[position] = sealed
             self._elapsed[position] += elapsed
+            if not _is_open(self._sealed[position]):
+                continue  # a call that covers several samples ran again for another one
+            self._sealed[position] = sealed
             if type(sealed) is Failure and sealed.retryable:
                 retryable.add(position)
         for first, copy in self._copies:
@@ -192,11 +195,11 @@ class _Board:
         positions: list[int] = []
         bound: list[Arguments] = []
         for position, arguments in enumerate(binder.each(self._samples)):
-            if isinstance(arguments, MissingArgument):
-                self._sealed[position] = _missing(arguments)
-            else:
+            if isinstance(arguments, dict):
                 positions.append(position)
                 bound.append(arguments)
+            else:
+                self._sealed[position] = _bad_input(str(arguments))
         return positions, bound
 
     def _prepare(
@@ -229,7 +232,7 @@ class _Board:
         open_positions: list[int] = []
         open_arguments: list[Arguments] = []
         for position, arguments in zip(positions, bound, strict=True):
-            first = firsts.setdefault(_key(arguments, position), position)
+            first = _first(firsts, _key(arguments, position), position)
             if first == position:
                 open_positions.append(position)
                 open_arguments.append(arguments)
@@ -241,16 +244,31 @@ class _Board:
         open_positions: list[int] = []
         open_arguments: list[Arguments] = []
         sizes: list[int] = []
-        for positions in self._units():
-            arguments = binder.many([self._samples[position] for position in positions])
-            if isinstance(arguments, MissingArgument):
-                for position in positions:
-                    self._sealed[position] = _missing(arguments)
-            else:
+        for unit in self._units():
+            positions = self._usable(unit, binder)
+            if positions:
                 open_positions.extend(positions)
-                open_arguments.append(arguments)
+                open_arguments.append(binder.many([self._samples[p] for p in positions]))
                 sizes.append(len(positions))
         return _Todo(Calls(open_arguments, sizes), open_positions)
+
+    def _usable(self, unit: list[int], binder: Binder) -> list[int]:
+        """The samples that a call can cover: without those that lack something, or no group that
+        has one, as the values of a group depend on all its members."""
+        lacks = binder.lacks([self._samples[position] for position in unit])
+        if not lacks:
+            return unit
+        for place, lack in lacks.items():
+            self._sealed[unit[place]] = _bad_input(str(lack))
+        if self.reward.scope == "batch":
+            return [position for place, position in enumerate(unit) if place not in lacks]
+        place, lack = next(iter(lacks.items()))
+        name = self._samples[unit[place]].sample_id
+        broken = f"entry {unit[place]}" if name is None else f"sample {name!r}"
+        for position in unit:
+            if self._sealed[position] is None:
+                self._sealed[position] = _bad_input(f"{broken} of its group: {lack}")
+        return []
 
     def _units(self) -> list[list[int]]:
         """Positions that one call gets together: a slice of the batch, or a group."""
@@ -261,10 +279,8 @@ class _Board:
         groups: dict[str, list[int]] = {}
         for position, sample in enumerate(self._samples):
             if sample.group_id is None:
-                self._sealed[position] = failure(
-                    FailureKind.BAD_INPUT,
-                    f"reward '{self.reward.name}' scores whole groups: the sample needs a group_id",
-                    Blame.DATA,
+                self._sealed[position] = _bad_input(
+                    f"reward '{self.reward.name}' scores whole groups: the sample needs a group_id"
                 )
             else:
                 groups.setdefault(sample.group_id, []).append(position)
@@ -311,19 +327,42 @@ def _ready(prepared: object, value_range: tuple[float, float]) -> Sealed:
     return seal(prepared.result, value_range)
 
 
-def _missing(missing: MissingArgument) -> Failure:
-    return failure(FailureKind.BAD_INPUT, str(missing), Blame.DATA)
+def _bad_input(message: str) -> Failure:
+    return failure(FailureKind.BAD_INPUT, message, Blame.DATA)
+
+
+def _first(firsts: dict[object, int], key: object, position: int) -> int:
+    """The position of the first call with this key."""
+    try:
+        return firsts.setdefault(key, position)
+    except Exception:  # an argument whose == raises
+        return position
+
+
+def _is_open(sealed: Sealed | None) -> bool:
+    return sealed is None or (type(sealed) is Failure and sealed.retryable)
 
 
 def _key(arguments: Mapping[str, Any], position: int) -> object:
     """Equal for calls with equal arguments of equal types; unique where they cannot be hashed."""
-    kinds = tuple(cast("type[object]", type(value)) for value in arguments.values())
-    key: tuple[object, ...] = (tuple(arguments), kinds, tuple(arguments.values()))
+    key = (tuple(arguments), tuple(map(_typed, arguments.values())))
     try:
         hash(key)
-    except TypeError:
+    except Exception:
         return position
     return key
+
+
+def _typed(value: Any) -> object:
+    """What tells apart 1, 1.0, True and -0.0, inside tuples too."""
+    kind = cast("type[object]", type(value))
+    if kind is str or value is None:
+        return value
+    if kind is tuple:
+        return tuple(map(_typed, cast("tuple[Any, ...]", value)))
+    if kind is frozenset:
+        return frozenset(map(_typed, cast("frozenset[Any]", value)))
+    return kind, math.copysign(1.0, value) if kind is float else None, value
 
 
 async def on_thread(function: Callable[[], T]) -> T:
