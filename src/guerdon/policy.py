@@ -29,6 +29,10 @@ REMEMBERED_STEPS = 64
 """Steps whose failure budget is still counted; older ones are over."""
 
 
+MOST_DOUBLINGS = 64
+"""Of a delay: far beyond any longest delay, and no overflow."""
+
+
 class Assign(msgspec.Struct, frozen=True):
     """Put this number beside the failure or abstention, flagged as assigned.
 
@@ -78,7 +82,8 @@ class Retry(msgspec.Struct, frozen=True):
             >>> Retry(first_delay=1.0, jitter=0.0).delay(3)
             4.0
         """
-        full = min(self.longest_delay, self.first_delay * 2.0 ** (tries - 1))
+        doublings = min(tries - 1, MOST_DOUBLINGS)
+        full = min(self.longest_delay, self.first_delay * 2.0**doublings)
         return full * (1.0 - self.jitter * random.random())
 
 
@@ -203,7 +208,8 @@ def settle(
             raised.append(position)
         elif action == "drop_group":
             groups = groups if groups is not None else _groups(samples)
-            dropped.update(groups.get(samples[position].group_id or "", [position]))
+            group_id = samples[position].group_id
+            dropped.update([position] if group_id is None else groups[group_id])
     settled = Outcomes(
         outcomes,
         sample_ids=[sample.sample_id for sample in samples],
@@ -235,7 +241,7 @@ def _raised_message(outcomes: Outcomes, raised: Sequence[int]) -> str:
     for position in raised:
         outcome = outcomes[position]
         if isinstance(outcome, Failure):
-            failures[position if outcome.sample is None else outcome.sample] = outcome
+            failures[outcomes.key(position)] = outcome
         else:
             abstained.append(position)
     lines = [describe_failures(failures, len(outcomes))] if failures else []
@@ -253,7 +259,7 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._steps: OrderedDict[Hashable, dict[str, list[int]]] = OrderedDict()
-        self._recent: dict[str, deque[Failure | None]] = {}
+        self._recent: dict[tuple[str, Breaker], deque[Failure | None]] = {}
         self._open: str | None = None
 
     def check(self) -> None:
@@ -315,7 +321,7 @@ class Ledger:
             count[0] += sum(_counts(outcome) for outcome in outcomes)
             count[1] += len(outcomes)
             failed, total = count
-            if total >= budget.minimum and failed > budget.share * total:
+            if total >= max(budget.minimum, 1) and failed / total > budget.share:
                 over = (
                     f"reward '{name}' failed on {failed} of {total} samples of this step, more "
                     f"than the budget of {budget.share:.1%}: {_first(outcomes)}"
@@ -325,10 +331,10 @@ class Ledger:
     def _watch(self, breaker: Breaker, leaves: Mapping[str, Sequence[Outcome]]) -> str | None:
         reason = None
         for name, outcomes in leaves.items():
-            recent = self._recent.setdefault(name, deque(maxlen=breaker.window))
+            recent = self._recent.setdefault((name, breaker), deque(maxlen=breaker.window))
             recent.extend(o if isinstance(o, Failure) and _counts(o) else None for o in outcomes)
             failed = [lost for lost in recent if lost is not None]
-            if len(recent) == breaker.window and len(failed) >= breaker.share * breaker.window:
+            if len(recent) == breaker.window and len(failed) / breaker.window >= breaker.share:
                 examples = "; ".join(map(str, failed[-BREAKER_EXAMPLES:]))
                 reason = (
                     f"the circuit breaker is open: reward '{name}' failed on {len(failed)} of its "
