@@ -82,7 +82,7 @@ class Outcomes(Sequence[Outcome]):
 
     def __repr__(self) -> str:
         scores = int(self.mask.sum())
-        failures = len(self.failures)
+        failures = sum(isinstance(o, Failure) for o in self._outcomes)
         return (
             f"Outcomes({len(self)} samples: {scores} scores, {failures} failures, "
             f"{len(self) - scores - failures} abstentions, {len(self._assigned)} assigned)"
@@ -149,13 +149,13 @@ class Outcomes(Sequence[Outcome]):
 
     @cached_property
     def failures(self) -> dict[str | int, Failure]:
-        """Failures by `sample_id`, or by position where the sample has none."""
-        return {self._key(i): o for i, o in enumerate(self._outcomes) if isinstance(o, Failure)}
+        """Failures by `sample_id`; by position where the sample has none or repeats one."""
+        return {self._keys[i]: o for i, o in enumerate(self._outcomes) if isinstance(o, Failure)}
 
     @cached_property
     def abstentions(self) -> dict[str | int, Abstention]:
-        """Abstentions by `sample_id`, or by position where the sample has none."""
-        return {self._key(i): o for i, o in enumerate(self._outcomes) if isinstance(o, Abstention)}
+        """Abstentions by `sample_id`; by position where the sample has none or repeats one."""
+        return {self._keys[i]: o for i, o in enumerate(self._outcomes) if isinstance(o, Abstention)}
 
     @property
     def unassigned_failures(self) -> list[int]:
@@ -166,6 +166,10 @@ class Outcomes(Sequence[Outcome]):
             if isinstance(o, Failure) and i not in self._assigned
         ]
 
+    def key(self, position: int) -> str | int:
+        """What names a sample in `failures` and messages: its id, or its position."""
+        return self._keys[position]
+
     def raise_for_failures(self) -> None:
         """Raise if any sample failed, whatever a policy assigned.
 
@@ -175,9 +179,18 @@ class Outcomes(Sequence[Outcome]):
         if self.failures:
             raise ScoringFailed(describe_failures(self.failures, len(self)), self)
 
-    def _key(self, position: int) -> str | int:
-        sample_id = self._sample_ids[position] if self._sample_ids is not None else None
-        return position if sample_id is None else sample_id
+    @cached_property
+    def _keys(self) -> list[str | int]:
+        """What names each sample: the first entry with an id has it."""
+        taken: set[str] = set()
+        keys: list[str | int] = []
+        for position, sample_id in enumerate(self._sample_ids or [None] * len(self)):
+            if sample_id is None or sample_id in taken:
+                keys.append(position)
+            else:
+                taken.add(sample_id)
+                keys.append(sample_id)
+        return keys
 
 
 def describe_failures(failures: Mapping[str | int, Failure], total: int) -> str:
