@@ -337,7 +337,7 @@ def _seal_number(number: float, value_range: Range) -> Outcome:
 
 def _seal_score(score: Score, value_range: Range) -> Outcome:
     value = score.value
-    if type(value) is float and score.components is EMPTY and score.metrics is EMPTY:
+    if type(value) is float and _are_plain(score.components) and _are_plain(score.metrics):
         return check_range(score, value_range)
     number = as_number(value)
     if number is None:
@@ -400,6 +400,16 @@ def _mapping(raw: object, key: str) -> dict[str, Any]:
     if not isinstance(raw, Mapping):
         raise TypeError(f"'{key}' must be a dict, got {_type_name(raw)}")
     return {str(name): item for name, item in cast("Mapping[object, Any]", raw).items()}
+
+
+def _are_plain(numbers: Mapping[str, object]) -> bool:
+    """Whether there are only finite floats and None, so that nothing needs a new form."""
+    if numbers is EMPTY:
+        return True
+    if type(numbers) is not dict:
+        return False
+    values = cast("dict[str, object]", numbers).values()
+    return all(v is None or (type(v) is float and math.isfinite(v)) for v in values)
 
 
 def _components(raw: object) -> dict[str, float | None]:

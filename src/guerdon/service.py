@@ -29,9 +29,9 @@ from guerdon.outcome import (
     Failure,
     Outcome,
     Score,
-    check_range,
     failure,
     failure_from,
+    seal,
 )
 from guerdon.outcomes import Outcomes
 from guerdon.policy import Ledger, Policy, settle, worst_end
@@ -82,7 +82,7 @@ class RewardService:
         policy: Policy | Mapping[str, Policy] | None = None,
         truncation: Truncation | None = None,
     ) -> None:
-        self.reward = registry.resolve(reward) if isinstance(reward, str) else reward
+        self.reward = registry.resolve(reward) if isinstance(reward, str) else _instance(reward)
         self._policies = _policies(policy)
         self._truncation = truncation or Truncation()
         self._choice, self._pool_options = _backend_choice(backend)
@@ -183,12 +183,14 @@ class RewardService:
         outcomes = self._finish(outcomes, known)
         worst = worst_end(self.reward.value_range, self.reward.higher_is_better)
         call = evaluation.call
+        # A root that failed before any leaf said something counts as itself.
+        leaves = evaluation.leaves or {self.reward.name: [outcomes]}
         try:
             settled = settle(policy, outcomes, known, worst)
         except ScoringFailed as error:
-            self._ledger.record(policy, call, evaluation.leaves, error.outcomes)
+            self._ledger.record(policy, call, leaves, error.outcomes)
             raise
-        self._ledger.record(policy, call, evaluation.leaves, settled)
+        self._ledger.record(policy, call, leaves, settled)
         return settled
 
     def _policy(self, split: str) -> Policy:
@@ -217,8 +219,10 @@ class RewardService:
             raise
         except Exception as error:
             return self._all_lost(samples, failure_from(error))
-        if len(outcomes) != len(samples):
-            found = f"gave {len(outcomes)} outcomes for {len(samples)} samples"
+        count = len(outcomes) if isinstance(cast("object", outcomes), list | tuple) else None
+        if count != len(samples):
+            gave = f"{type(outcomes).__name__}, no list of" if count is None else count
+            found = f"gave {gave} outcomes for {len(samples)} samples"
             return self._all_lost(samples, failure(FailureKind.BAD_OUTPUT, found, Blame.SCORER))
         return outcomes
 
@@ -238,24 +242,41 @@ class RewardService:
 
     def _finish(self, outcomes: list[Outcome], samples: Sequence[Sample]) -> list[Outcome]:
         """Check the root of a composition, and apply the truncation rule."""
-        if self.reward.children:
-            outcomes = [self._checked(outcome) for outcome in outcomes]
+        pairs = zip(outcomes, samples, strict=True)
+        if type(self.reward).evaluate is not BaseReward.evaluate:
+            outcomes = [self._checked(outcome, sample) for outcome, sample in pairs]
         if self._truncation.mode == "keep":
             return outcomes
-        return [
-            self._truncation.apply(outcome, sample)
-            for outcome, sample in zip(outcomes, samples, strict=True)
-        ]
+        pairs = zip(outcomes, samples, strict=True)
+        return [self._truncation.apply(outcome, sample) for outcome, sample in pairs]
 
-    def _checked(self, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, Score):
-            checked = check_range(outcome, self.reward.value_range)
-            return outcome if checked is outcome else _stamp(checked, outcome)
-        if isinstance(cast("object", outcome), Abstention | Failure):
+    def _checked(self, outcome: Outcome, sample: Sample) -> Outcome:
+        """The root outcome of a composition, or the failure that it is: no outcome, out of range,
+        or that of another sample."""
+        if not isinstance(cast("object", outcome), Score | Abstention | Failure):
+            return self._bad_root(f"gave {type(outcome).__name__}, which is no outcome", sample)
+        if outcome.sample is not None and outcome.sample != sample.sample_id:
+            other = f"gave the outcome of sample {outcome.sample!r} in its place"
+            return self._bad_root(other, sample)
+        sealed = seal(outcome, self.reward.value_range)
+        if sealed is outcome and outcome.reward and outcome.sample == sample.sample_id:
             return outcome
-        found = f"gave {type(outcome).__name__}, which is no outcome"
-        lost = failure(FailureKind.BAD_OUTPUT, found, Blame.SCORER)
-        return replace(lost, reward=self.reward.name, fingerprint=self.reward.fingerprint)
+        return replace(
+            sealed,
+            reward=outcome.reward or self.reward.name,
+            fingerprint=outcome.fingerprint or self.reward.fingerprint,
+            sample=sample.sample_id,
+            elapsed=outcome.elapsed,
+        )
+
+    def _bad_root(self, message: str, sample: Sample) -> Failure:
+        lost = failure(FailureKind.BAD_OUTPUT, message, Blame.SCORER)
+        return replace(
+            lost,
+            reward=self.reward.name,
+            fingerprint=self.reward.fingerprint,
+            sample=sample.sample_id,
+        )
 
     def _check_leaves(self, reward: BaseReward) -> None:
         for child in reward.children.values():
@@ -311,9 +332,24 @@ def _backend_choice(
     return name, options
 
 
+def _instance(reward: Any) -> BaseReward:
+    if isinstance(reward, BaseReward):
+        return reward
+    if isinstance(reward, type):
+        name = cast("type[object]", reward).__name__
+        raise InvalidReward(f"{name} is a class: make a reward of it, {name}()")
+    raise InvalidReward(
+        f"a {type(reward).__name__} is no reward: decorate the function with @reward, or give the "
+        "name of a reward"
+    )
+
+
 def _policies(policy: Policy | Mapping[str, Policy] | None) -> dict[str, Policy]:
     if policy is None or isinstance(policy, Policy):
         return {"*": policy or Policy()}
+    for split, own in policy.items():
+        if not isinstance(cast("object", own), Policy):
+            raise ConfigError(f"the policy for split {split!r} is no Policy: {own!r}")
     return dict(policy)
 
 
@@ -343,7 +379,3 @@ def _merge(scored: Sequence[Outcome], refused: Mapping[int, Failure], total: int
         return list(scored)
     rest = iter(scored)
     return [refused[i] if i in refused else next(rest) for i in range(total)]
-
-
-def _stamp(outcome: Outcome, like: Outcome) -> Outcome:
-    return replace(outcome, reward=like.reward, fingerprint=like.fingerprint, sample=like.sample)
