@@ -146,6 +146,38 @@ def scalar(text: str) -> Any:
     return text
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that `scalar` would not read as that text."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Everything is written out."""
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> ScalarNode:
+    try:
+        bare = scalar(text) is text
+    except ValueError:
+        bare = False
+    represent: Any = cast("Any", dumper).represent_scalar
+    return represent(_EXPLICIT_TEXT, text, style=None if bare else "'")
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def dump(data: Plain) -> str:
+    """Plain data as YAML that `parse` reads as the same data.
+
+    Example:
+        >>> print(dump({"on": "1e5", "n": 1}), end="")
+        'on': '1e5'
+        n: 1
+    """
+    write: Any = yaml.dump  # pyright: ignore[reportUnknownMemberType]
+    return write(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 class _Reader:
     """Turns composed nodes into plain data, and notes the lines."""
 

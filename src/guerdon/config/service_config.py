@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from guerdon.config import section
-from guerdon.config.document import Document, from_mapping, read_file
+from guerdon.config.document import Document, dump, from_mapping, read_file
 from guerdon.config.interpolation import interpolate
 from guerdon.config.node import NAME, Builder
 from guerdon.config.place import Place
@@ -83,12 +83,9 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
             backend: inline
             <BLANKLINE>
         """
-        import yaml
-
         header = f"# {self.reward.name}, fingerprint {self.reward.fingerprint}"
         source = f", from {self.source}" if self.source else ""
-        body = yaml.safe_dump(_printable(self.resolved), sort_keys=False, allow_unicode=True)
-        return f"{header}{source}\n{body}"
+        return f"{header}{source}\n{dump(_printable(self.resolved))}"
 
 
 def load(
@@ -110,17 +107,24 @@ def load(
         Traceback (most recent call last):
         guerdon.errors.ConfigError: reward.nam: unknown key 'nam' (did you mean 'name'?)
     """
+    try:
+        document = _document(source)
+        variables = os.environ if environment is None else environment
+        data = interpolate(document, variables)
+        if not isinstance(data, dict):
+            raise document.place.error(f"a configuration is a mapping, not {data!r}")
+        return _ServiceReader(document, cast("dict[str, Any]", data), variables).read()
+    except RecursionError:
+        where = "" if isinstance(source, Mapping) else f"{source}: "
+        raise ConfigError(f"{where}nested too deeply") from None
+
+
+def _document(source: object) -> Document:
     if isinstance(source, str | os.PathLike):
-        document = read_file(Path(source).expanduser())
-    elif isinstance(cast("object", source), Mapping):
-        document = from_mapping(source)
-    else:
-        raise ConfigError(f"a configuration is a file or a mapping, not a {type(source).__name__}")
-    variables = os.environ if environment is None else environment
-    data = interpolate(document, variables)
-    if not isinstance(data, dict):
-        raise document.place.error(f"a configuration is a mapping, not {data!r}")
-    return _ServiceReader(document, cast("dict[str, Any]", data), variables).read()
+        return read_file(Path(cast("str", source)).expanduser())
+    if isinstance(source, Mapping):
+        return from_mapping(cast("Mapping[Any, Any]", source))
+    raise ConfigError(f"a configuration is a file or a mapping, not a {type(source).__name__}")
 
 
 class _ServiceReader:
