@@ -152,8 +152,10 @@ def duration(seconds: float) -> str:
 
     Example:
         >>> duration(0.25), duration(90), duration(9000)
-        ('0.25 s', '1 min 30 s', '2 h 30 min')
+        ('250 ms', '1 min 30 s', '2 h 30 min')
     """
+    if seconds < 1:
+        return f"{seconds * 1e6:.0f} µs" if seconds < 0.001 else f"{seconds * 1e3:.3g} ms"
     if seconds < 10:
         return f"{seconds:.2g} s"
     if seconds < 60:

@@ -140,11 +140,9 @@ class ScoreRun:
         for row in self._output.earlier_rows():
             if not self._scorer.accepts(row["reward_name"], row["fingerprint"]):
                 raise Misuse(
-                    f"row {row['row']} of the earlier run was scored by {row['reward_name']} "
-                    f"({row['fingerprint']}), but this is {self._scorer.name} "
-                    f"({self._scorer.fingerprint})\n"
-                    "the code, the options or the reward has changed: use --overwrite to start "
-                    "again"
+                    f"the earlier run used the reward {row['reward_name']} ({row['fingerprint']}), "
+                    f"this one uses {self._scorer.name} ({self._scorer.fingerprint})\n"
+                    "a run goes on with the same code and options only; --overwrite starts again"
                 )
             self._summary.add(row)
 
@@ -188,18 +186,8 @@ class ScoreRun:
 
     def _fraction(self) -> float | None:
         """Share of the input that is done, as far as it is known."""
-        request, batches = self._request, self._batches
-        total = self._reader.total
-        if batches.all_read:
-            total = batches.rows_read
-        if request.limit is not None:
-            total = min(request.limit, total or request.limit)
-        if total is not None:
-            return min(1.0, self._summary.rows / total) if total else None
-        read = self._reader.fraction()
-        if read is None or not batches.rows_read:
-            return None
-        return min(1.0, read * self._summary.rows / batches.rows_read)
+        total = self._batches.total()
+        return min(1.0, self._summary.rows / total) if total else None
 
     def _left(self) -> str:
         rows = f"{self._summary.rows:,} rows are scored"

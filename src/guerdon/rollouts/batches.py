@@ -86,6 +86,7 @@ class Batches:
         self._seen = Seen()
         self._key = _digest_key(self.layout, choice.salt)
         self.rows_read = 0
+        self._bytes_read = 0
         self.all_read = False
 
     def sources(self) -> list[str]:
@@ -93,6 +94,17 @@ class Batches:
         column = self.layout.columns.get("data_source", "")
         found = [record.data.get(column) for record in self._peeked if record.data is not None]
         return sorted({source for source in found if isinstance(source, str)})
+
+    def total(self) -> float | None:
+        """How many rows there are, exactly or by what was read of the bytes; None if unknown."""
+        limit = self._choice.limit
+        if self.all_read:
+            return self.rows_read
+        known: float | None = self.reader.total
+        if known is None:
+            read = self.reader.fraction(self._bytes_read)
+            known = self.rows_read / read if read else None
+        return known if limit is None else min(limit, known or limit)
 
     def in_order(self, done: Done) -> Iterator[Batch]:
         """Batches in the order of the input, without the rows that are done.
@@ -179,6 +191,7 @@ class Batches:
         limit = self._choice.limit
         for record in itertools.islice(records, limit):
             self.rows_read += 1
+            self._bytes_read += len(record.raw)
             yield record
         self.all_read = True
         if limit is None and done.last_row >= self.rows_read:

@@ -60,8 +60,6 @@ def _cleaned(value: Any, depth: int) -> Any:
         return {str(key): _cleaned(item, depth + 1) for key, item in items}
     if isinstance(value, list | tuple | set | frozenset):
         return [_cleaned(item, depth + 1) for item in cast("list[Any]", value)]
-    if isinstance(value, msgspec.Struct):
-        return _cleaned(msgspec.structs.asdict(value), depth + 1)
     try:
         plain = msgspec.to_builtins(value, enc_hook=_plain)
     except Exception:

@@ -22,6 +22,8 @@ from guerdon.rollouts.result_file import (
 )
 
 STDOUT = "-"
+ROWS_AT_ONCE = 512
+"""Rows of a finished file that are taken over at once."""
 MOST_NAMES = 1000
 """Names of components or metrics that a Parquet file gives fields of their own."""
 
@@ -108,6 +110,7 @@ class FileOutput:
             raise Misuse(f"-o {path} is a directory: name a file in it")
         if not path.parent.is_dir():
             raise Misuse(f"-o {path}: there is no folder {path.parent}")
+        self._adopted = False
         self.journal = Journal(journal_path(path))
         try:
             self._earlier = self._start(resume, overwrite)
@@ -136,12 +139,14 @@ class FileOutput:
         """Append rows to the unfinished file; rows that are done are passed over."""
         new = [row for row in rows if not self.journal.has(row["row"])]
         self.journal.append(new, map(encode_line, new))
+        self._adopted = self._adopted and not new
 
     def finish(self) -> None:
         """Write `OUT` as a whole, in the order of the input, and remove the unfinished file."""
         if self.form == Form("jsonl") and self.journal.is_orderly:
             self.journal.sync()
             os.replace(self.journal.path, self.path)
+            self.journal.close()
             return
         names: dict[str, list[str]] = {}
         if self.form.format == "parquet":
@@ -150,8 +155,8 @@ class FileOutput:
         self.journal.remove()
 
     def close(self) -> None:
-        """Let go of the file; one without rows is removed."""
-        if not len(self.journal) and self.journal.is_open:
+        """Let go of the unfinished file; it is removed where `OUT` has all that it holds."""
+        if self.journal.is_open and (self._adopted or not len(self.journal)):
             self.journal.remove()
         self.journal.close()
 
@@ -172,11 +177,13 @@ class FileOutput:
         batch: list[OutcomeRow] = []
         for row in read_result(self.path):
             batch.append(row)
-            if len(batch) >= 512:
+            if len(batch) >= ROWS_AT_ONCE:
                 self.write(batch)
+                self._adopted = True
                 yield from batch
                 batch = []
         self.write(batch)
+        self._adopted = True
         yield from batch
 
 

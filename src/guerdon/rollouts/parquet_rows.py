@@ -37,10 +37,6 @@ class ParquetRows:
         self.total: int = self._file.metadata.num_rows
         self.done = 0
 
-    def fraction(self) -> float:
-        """Share of the rows that were read."""
-        return self.done / self.total if self.total else 1.0
-
     def records(self) -> Iterator[Record]:
         """The rows in order; a batch that cannot be read is tried row by row."""
         batches = self._file.iter_batches(batch_size=ROWS_AT_ONCE)

@@ -30,14 +30,16 @@ class Reader:
 
             rows = ParquetRows(self._source)
             self.total = rows.total
-            self.fraction = rows.fraction
             self._records = rows.records()
         else:
-            self.fraction = self._source.fraction
             self._records = self._json_records()
 
     def __iter__(self) -> Iterator[Record]:
         return self._records
+
+    def fraction(self, used: int) -> float | None:
+        """Share of the input that rows of so many bytes are; None where it is unknown."""
+        return self._source.fraction(used)
 
     def close(self) -> None:
         """Close the file."""

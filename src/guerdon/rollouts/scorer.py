@@ -145,15 +145,17 @@ class RewardScorer:
 
     def _rows(self, batch: Sequence[Item], outcomes: Outcomes) -> list[OutcomeRow]:
         assigned, dropped = outcomes.assigned, outcomes.dropped
+        values = assigned.values.tolist() if assigned.mask.any() else None
+        given = assigned.mask.tolist()
+        scored = zip(outcomes, range(len(outcomes)), dropped.tolist(), strict=True)
         rows: list[OutcomeRow] = []
-        position = 0
         for item in batch:
             if item.sample is None:
                 rows.append(self._row(item, unusable(item)))
                 continue
-            value = float(assigned.values[position]) if assigned.mask[position] else None
-            rows.append(self._row(item, outcomes[position], value, bool(dropped[position])))
-            position += 1
+            outcome, position, is_dropped = next(scored)
+            value = values[position] if values is not None and given[position] else None
+            rows.append(self._row(item, outcome, value, is_dropped))
         return rows
 
     def _row(
@@ -189,7 +191,11 @@ class RoutedScorer:
         self.fingerprint = digest({"routes": registry.routes()})
         found = [self._scorer(source) for source in sources]
         if sources and not any(found):
-            raise Misuse(next(iter(self._unrouted.values())))
+            known = ", ".join(registry.routes()) or "none"
+            raise Misuse(
+                f"{next(iter(self._unrouted.values()))} (routes: {known})\n"
+                "name the reward with --reward, or write routes into a YAML configuration"
+            )
         self.whole_groups = any(scorer.whole_groups for scorer in found if scorer)
         self._started = True
 
@@ -270,7 +276,7 @@ def open_scorer(reference: str, sources: Sequence[str], conditions: Conditions) 
     if reference == AUTO:
         return RoutedScorer(sources, conditions)
     if not reference.endswith(CONFIG_SUFFIXES):
-        return _reward_scorer(registry.resolve(reference), Policy(), conditions)
+        return _reward_scorer(_named(reference), Policy(), conditions)
     if not Path(reference).is_file():
         raise Misuse(f"no such file: {reference}")
     from guerdon.config import load
@@ -283,6 +289,15 @@ def open_scorer(reference: str, sources: Sequence[str], conditions: Conditions) 
         backend=config.backend.choice,
         truncation=config.truncation,
     )
+
+
+def _named(reference: str) -> BaseReward:
+    try:
+        return registry.resolve(reference)
+    except UnknownReward as error:
+        if ":" in reference:
+            raise
+        raise Misuse(f"{error}\n'guerdon rewards' lists the names") from None
 
 
 def nodes(reward: BaseReward) -> Iterator[BaseReward]:

@@ -53,6 +53,7 @@ class Source(msgspec.Struct):
         path: of the file, where it lies there uncompressed and can be read from any place.
         size: bytes of the file as it lies on disk; None where that cannot be known.
         position: bytes of it that were read so far.
+        delivered: bytes that those are when decompressed.
     """
 
     name: str
@@ -62,12 +63,17 @@ class Source(msgspec.Struct):
     path: str | None
     size: int | None
     position: Callable[[], int]
+    delivered: Callable[[], int]
 
-    def fraction(self) -> float | None:
-        """Share of the input that was read, in [0, 1]; None where its size is unknown."""
-        if not self.size:
+    def fraction(self, used: int) -> float | None:
+        """Share of the input that some bytes of its content are; None where it is unknown.
+
+        Args:
+            used: bytes of the content. What was read ahead of them does not count.
+        """
+        if not self.size or not self.delivered():
             return None
-        return min(1.0, self.position() / self.size)
+        return min(1.0, used / self.delivered() * self.position() / self.size)
 
     def close(self) -> None:
         """Close the file."""
@@ -112,7 +118,16 @@ def open_source(path: str) -> Source:
     status = os.fstat(raw.fileno())
     size = status.st_size if stat.S_ISREG(status.st_mode) else None
     plain = path if size is not None and path != STDIN and not stream.compressed else None
-    return Source(name, suffix, kind, stream, plain, size, lambda: stream.counted.count)
+    return Source(
+        name,
+        suffix,
+        kind,
+        stream,
+        path=plain,
+        size=size,
+        position=lambda: stream.counted.count,
+        delivered=lambda: stream.content.count,
+    )
 
 
 def describe_damage(error: BaseException) -> str:
@@ -173,9 +188,10 @@ class _Counted(io.RawIOBase):
 class _Stream(io.BufferedReader):
     """A buffered reader that knows the raw bytes below the decompression."""
 
-    def __init__(self, raw: io.RawIOBase, counted: _Counted) -> None:
+    def __init__(self, raw: _Counted | _Decompressed, counted: _Counted) -> None:
         super().__init__(raw, BLOCK)
         self.counted = counted
+        self.content = raw
         self.compressed = raw is not counted
 
 
@@ -204,6 +220,7 @@ class _Decompressed(io.RawIOBase):
         self._ready = memoryview(b"")
         self._rest = b""
         self._damage: Exception | None = None
+        self.count = 0
 
     def readable(self) -> bool:
         return True
@@ -221,6 +238,7 @@ class _Decompressed(io.RawIOBase):
         taken = min(len(self._ready), len(view))
         view[:taken] = self._ready[:taken]
         self._ready = self._ready[taken:]
+        self.count += taken
         return taken
 
     def _fill(self) -> bool:
