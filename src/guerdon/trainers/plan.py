@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from inspect import isclass
 from typing import Any, TypeAlias, cast
 
 from guerdon import registry
@@ -87,11 +88,14 @@ def _reward(named: Any, options: Mapping[str, Any]) -> BaseReward:
         return registry.resolve(named, **options)
     if isinstance(named, BaseReward):
         return registry.create(named, **options)
-    if isinstance(named, type) and issubclass(named, BaseReward):
-        return registry.create(named, **options)
-    if callable(named) and not isinstance(named, type):
+    if isclass(named):
+        if issubclass(named, BaseReward):
+            return registry.create(named, **options)
+        kind = f"the class {named.__name__}"
+    elif callable(named):
         return registry.create(FunctionReward(named), **options)
-    kind = f"the class {named.__name__}" if isinstance(named, type) else type(named).__name__
+    else:
+        kind = type(named).__name__
     raise ConfigError(
         f"a reward is a name, a reference such as 'rewards.py:mine', a .yaml file or a reward "
         f"object, not {kind}"

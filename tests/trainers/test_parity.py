@@ -1,0 +1,118 @@
+"""One reward, one value: through the service and through every trainer's adapter."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from guerdon.errors import ScoringFailed
+from guerdon.registry import load_file, resolve
+
+PARITY = Path(__file__).with_name("parity")
+cases = load_file(str(PARITY / "cases.py"))
+adapter_terms = load_file(str(PARITY / "adapter.py"))
+rewards = load_file(str(PARITY / "rewards.py"))
+
+
+def adapter(name):
+    return load_file(str(PARITY / f"{name}_adapter.py"))
+
+
+def reward_for(name):
+    return rewards.RULE if name == "rule" else cases.reference(name)
+
+
+@pytest.fixture(params=["inline", "pool"])
+def backend(request, pool):
+    return pool if request.param == "pool" else "inline"
+
+
+@pytest.mark.parametrize("trainer", cases.ADAPTERS)
+@pytest.mark.parametrize("name", cases.REWARDS)
+async def test_values_agree(name, trainer, backend):
+    seen = await adapter(trainer).score(reward_for(name), cases.ROWS, backend)
+    expected = cases.REWARDS[name]
+    for row, found in zip(cases.ROWS, seen, strict=True):
+        value = (
+            expected(row)
+            if expected is not None
+            else rewards.tiny_model.call_sync(responses=[row.response])[0]
+        )
+        assert found[:3] == (value, False, "score"), (row.name, found)
+
+
+@pytest.mark.parametrize("trainer", cases.ADAPTERS)
+async def test_components_agree(trainer, backend):
+    seen = await adapter(trainer).score(reward_for("composite"), cases.ROWS, backend)
+    assert [found.components for found in seen] == [
+        {
+            "correct": row.rule,
+            "tidy": None if row.judge == "down" else float(row.response == row.response.strip()),
+        }
+        for row in cases.ROWS
+    ]
+
+
+@pytest.mark.parametrize("trainer", cases.ADAPTERS)
+@pytest.mark.parametrize("fault", cases.FAULTS)
+async def test_a_failure_is_never_a_silent_number(fault, trainer, pool):
+    kind, blame = cases.FAULTS[fault]
+    whole, found, other = await adapter(trainer).score_on(
+        cases.reference("faulty"), cases.rows_with(fault), pool
+    )
+    assert whole[:3] == other[:3] == (1.0, False, "score")
+    assert (found.kind, found.text) == ("failure", f"{kind} ({blame})")
+    if adapter(trainer).MASKS:
+        assert (found.number, found.assigned) == (None, False)
+    else:
+        assert (found.number, found.assigned) == (adapter_terms.NEUTRAL, True)
+
+
+@pytest.mark.parametrize("trainer", cases.ADAPTERS)
+@pytest.mark.parametrize("fault", cases.FAULTS)
+async def test_a_failure_raises_unless_the_user_says_otherwise(fault, trainer, pool):
+    kind, blame = cases.FAULTS[fault]
+    rows = cases.rows_with(fault)
+    seen = await adapter(trainer).score(cases.reference("faulty"), rows, pool)
+    assert isinstance(seen[1], ScoringFailed)
+    assert f"faulty: {kind} ({blame})" in str(seen[1])
+    for neighbour in (seen[0], seen[2]):
+        assert neighbour is seen[1] or neighbour[:3] == (1.0, False, "score")
+
+
+@pytest.mark.parametrize("trainer", cases.ADAPTERS)
+@pytest.mark.parametrize("fault", cases.CANDIDATE_FAULTS)
+async def test_what_a_candidate_causes_earns_the_worst_end_flagged(fault, trainer, pool):
+    rows = cases.rows_with(fault)
+    seen = await adapter(trainer).score(cases.reference("candidate_faulty"), rows, pool)
+    assert seen[1][:4] == (0.0, True, "failure", f"{fault} (candidate)")
+    assert seen[0][:3] == seen[2][:3] == (1.0, False, "score")
+
+
+@pytest.mark.parametrize("trainer", cases.ADAPTERS)
+async def test_an_abstention_is_no_number_either(trainer, pool):
+    rows = cases.rows_with("abstention")
+    went_on = await adapter(trainer).score_on(cases.reference("faulty"), rows, pool)
+    seen = await adapter(trainer).score(cases.reference("faulty"), rows, pool)
+    if adapter(trainer).MASKS:
+        assert went_on[1][:3] == seen[1][:3] == (None, False, "abstention")
+    else:
+        assert went_on[1][:3] == (adapter_terms.NEUTRAL, True, "abstention")
+        assert isinstance(seen[1], ScoringFailed)
+    assert went_on[0].number == went_on[2].number == 1.0
+
+
+@pytest.mark.parametrize("trainer", cases.ADAPTERS)
+async def test_real_rollouts_agree_with_their_labels(trainer, shared_data):
+    lines = (shared_data / "gsm8k_rollouts.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    rows = [
+        cases.Row(r["sample_id"], r["prompt"], r["response"], r["ground_truth"], 0.0, 0.0)
+        for r in records
+    ]
+    seen = await adapter(trainer).score(rewards.RULE, rows, "inline")
+    assert [found.number for found in seen] == [float(record["label"]) for record in records]
+
+
+def test_the_rewards_are_those_that_a_configuration_names():
+    assert resolve(cases.reference("composite")) is rewards.composite
