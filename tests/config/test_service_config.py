@@ -146,6 +146,18 @@ def test_truncation(load_text: Loader, text: str, truncation: Truncation):
     assert load_text(f"reward: cfg_exact\n{text}\n").truncation == truncation
 
 
+def test_a_reward_of_a_sibling_runs_in_a_pool(folder: Path):
+    (folder / "shared_part.py").write_text(
+        "from guerdon.reward import reward\n"
+        "@reward(name='cfg_shared', value_range=(0, 1), deadline=9)\n"
+        "def shared(response): return 0.5\n"
+    )
+    (folder / "front.py").write_text("from .shared_part import shared\n")
+    config = load({"reward": f"{folder / 'front.py'}:shared", "backend": {"pool": {"workers": 1}}})
+    with config.build() as service:
+        assert service.score_sync([Sample(response="x")]).values.tolist() == [0.5]
+
+
 def test_imports_register_before_the_reward_is_looked_up(folder: Path):
     (folder / "service.yaml").write_text("{imports: [rewards.py], reward: cfg_exact}\n")
     assert load(folder / "service.yaml").reward.name == "cfg_exact"
@@ -165,6 +177,16 @@ def test_imports_register_before_the_reward_is_looked_up(folder: Path):
             "{reward: cfg_exact, seed: 3}",
             "unknown key 'seed'; known: reward, routes, backend, policy",
         ),
+        (
+            "{name: total, reward: cfg_exact}",
+            "name: no reward is named 'total'. For a service with 'reward', put the reward with "
+            "its name under 'reward'",
+        ),
+        (
+            "{weighted_sum: [cfg_exact], backend: pool}",
+            "unknown argument of weighted_sum 'backend'",
+        ),
+        ("{weighted_sum: [cfg_exact], backend: pool}", "For a service with 'backend', put"),
         ("backend: inline", "nothing says which reward to use: give 'reward' or 'routes'"),
         ("- cfg_exact", "service.yaml:1: a configuration is a mapping, not ['cfg_exact']"),
         ("just text", "a configuration is a mapping, not 'just text'"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 MISUSE = 2
-CONFIG_SUFFIXES = (".yaml", ".yml")
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 
 STYLES = {"pass": "green", "fail": "bold red", "not run": "yellow"}
 
@@ -38,7 +38,7 @@ def check(
     ] = None,
     only_load: Annotated[
         bool,
-        typer.Option("--dry-run", help="Load and show what it is and needs, but score nothing."),
+        typer.Option("--dry-run", help="Load it and show what it is, but score nothing."),
     ] = False,
     failures_only: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show only the cases that did not pass.")
@@ -83,7 +83,8 @@ def _load(target: str, imports: Sequence[str]) -> ServiceConfig:
 
     for item in imports:
         _ = registry.load_file(item) if item.endswith(".py") else registry.import_module(item)
-    if target.endswith(CONFIG_SUFFIXES) or (":" not in target and Path(target).is_file()):
+    is_file = Path(target).is_file() and not target.endswith(".py")
+    if target.endswith(CONFIG_SUFFIXES) or (is_file and target not in registry.names()):
         return load(target)
     return ServiceConfig(reward=registry.resolve(target))
 

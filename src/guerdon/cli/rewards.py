@@ -39,7 +39,8 @@ class _ListByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=_ListByDefault,
-    help="List the rewards that are known, or show one of them.",
+    help="List the rewards that are known, or show one of them.\n\n"
+    "guerdon rewards [WORDS] lists those whose name, description or source holds all words.",
     no_args_is_help=False,
     rich_markup_mode=None,
     add_completion=False,

@@ -141,8 +141,7 @@ class _ServiceReader:
     def read(self) -> ServiceConfig:
         """The configuration; a mapping without `reward` or `routes` is a reward by itself."""
         if not self._is_service:
-            self._refuse_near_misses()
-            return self._config(self._builder.reward(self._data, self._place))
+            return self._config(self._lone_reward())
         for key in self._data:
             if key not in KEYS:
                 raise self._place.unknown(key, (*KEYS, VARIABLES))
@@ -171,6 +170,20 @@ class _ServiceReader:
         """A section and its place; one that is there but empty is the default."""
         found = self._data.get(key)
         return (default if found is None else found), self._place.child(key)
+
+    def _lone_reward(self) -> BaseReward:
+        """A file that is one reward; keys of a service in it are hints at what was meant."""
+        self._refuse_near_misses()
+        try:
+            return self._builder.reward(self._data, self._place)
+        except ConfigError as error:
+            stray = [repr(key) for key in KEYS if key in self._data]
+            if not stray:
+                raise
+            raise ConfigError(
+                f"{error}. For a service with {', '.join(stray)}, put the reward with its name "
+                "under 'reward'"
+            ) from error
 
     def _refuse_near_misses(self) -> None:
         """A service whose `reward` is misspelt, or missing, must not be taken for a reward."""
