@@ -142,7 +142,7 @@ def member_of(raw: ChildLike, owner: str, name: str | None = None) -> Member:
     if name is not None and child.name not in (None, name):
         raise InvalidReward(f"{owner}: the child under {name!r} calls itself {child.name!r}")
     reward = registry.resolve(child.reward) if isinstance(child.reward, str) else child.reward
-    chosen = name or child.name or reward.name
+    chosen = next(n for n in (name, child.name, reward.name) if n is not None)
     if not chosen or SEPARATOR in chosen:
         raise InvalidReward(
             f"{owner}: a child cannot be called {chosen!r}: a component name is not empty and "
