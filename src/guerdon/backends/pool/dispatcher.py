@@ -97,6 +97,7 @@ class Dispatcher:
         self._next_number = 0
         self._pace = Pace()
         self._failed_starts = 0
+        self._resting = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="guerdon-pool", daemon=True)
         self._thread.start()
@@ -206,6 +207,8 @@ class Dispatcher:
             self._next_number += 1
             self._numbers[job.reward] = self._next_number
         self._jobs.append(job)
+        self._resting = False
+        self._failed_starts = 0
         self._fill()
 
     def _abandon(self, job: Job) -> None:
@@ -223,10 +226,8 @@ class Dispatcher:
     def _fill(self) -> None:
         """Keep as many workers as are wanted, and the spare ones."""
         wanted = self._settings.workers + self._settings.spares
-        while len(self._slots) < wanted and not self._closing:
-            if self._failed_starts >= FAILED_STARTS and self._slots:
-                return
-            if not self._start():
+        while len(self._slots) < wanted and not self._closing and not self._resting:
+            if not self._start() and self._slots:
                 return
 
     def _start(self) -> bool:
@@ -249,11 +250,13 @@ class Dispatcher:
         self._failed_starts += 1
         if self._failed_starts < FAILED_STARTS:
             return
+        self._resting = True
+        if any(slot.process.ready for slot in self._slots):
+            return
         lost = failure(FailureKind.UNAVAILABLE, reason, Blame.INFRASTRUCTURE)
         for job in list(self._jobs):
             job.fail_all(lost)
             self._forget(job)
-        self._failed_starts = 0
 
     def _dispatch(self) -> None:
         """Give idle workers something to do; jobs take turns."""

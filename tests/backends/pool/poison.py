@@ -1,0 +1,199 @@
+"""Rewards that misbehave on command; the pool's workers load this file by path."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from guerdon.errors import BadInput, RewardFailure
+from guerdon.outcome import Score, Span
+from guerdon.reward import reward
+
+DEADLINE = 2.0
+
+
+def loop_in_python() -> float:
+    while True:
+        pass
+
+
+def loop_in_c() -> float:
+    return float(sum(range(10**13)))
+
+
+def sleep() -> float:
+    time.sleep(3600)
+    return 1.0
+
+
+def exit_now() -> float:
+    os._exit(3)
+
+
+def segfault() -> float:
+    ctypes.string_at(0)
+    return 1.0
+
+
+def kill_self() -> float:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 1.0
+
+
+def allocate() -> float:
+    return float(len(bytearray(1 << 44)))
+
+
+def recurse() -> float:
+    return recurse()
+
+
+def leave() -> float:
+    sys.exit(1)
+
+
+def interrupt() -> float:
+    raise KeyboardInterrupt
+
+
+def raise_plainly() -> float:
+    raise ValueError("no \ud800 value")
+
+
+def refuse() -> float:
+    raise BadInput("the truth is unusable")
+
+
+def blame_candidate() -> float:
+    raise RewardFailure("the sandbox saw a loop", kind="timeout", blame="candidate")
+
+
+def nan() -> float:
+    return float("nan")
+
+
+def text() -> Any:
+    return "1.0"
+
+
+def close_descriptors() -> float:
+    """Break the worker's own channel."""
+    os.closerange(3, 64)
+    return 1.0
+
+
+POISON = {
+    f.__name__: f
+    for f in (
+        loop_in_python,
+        loop_in_c,
+        sleep,
+        exit_now,
+        segfault,
+        kill_self,
+        allocate,
+        recurse,
+        leave,
+        interrupt,
+        raise_plainly,
+        refuse,
+        blame_candidate,
+        nan,
+        text,
+        close_descriptors,
+    )
+}
+
+
+@reward(
+    auto_register=False,
+    deadline=DEADLINE,
+    value_range=(0.0, 1.0),
+    candidate_fault=("timeout", "crashed"),
+)
+def act(response: str, ground_truth: str) -> float:
+    if response in POISON:
+        return POISON[response]()
+    return float(response == ground_truth)
+
+
+scorer_only = act.configure(name="scorer_only", candidate_fault=())
+
+
+@reward(auto_register=False)
+def once_fatal(response: str, *, marker: str) -> float:
+    """Kills its worker the first time it sees the word, and scores the second time."""
+    if response == "fatal" and not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1.0
+
+
+@reward(auto_register=False)
+def hold(response: str, *, folder: str) -> float:
+    """Says that it has begun, then waits for a file that the test makes."""
+    (Path(folder) / f"began-{response}").touch()
+    while not (Path(folder) / "go").exists():
+        time.sleep(0.005)
+    return 1.0
+
+
+@reward(auto_register=False)
+def worker_pid(response: str) -> dict[str, Any]:
+    return {"score": 1.0, "info": {"pid": os.getpid(), "parent": os.getppid()}}
+
+
+HOARD: list[bytearray] = []
+
+
+@reward(auto_register=False)
+def hoard(response: str) -> dict[str, Any]:
+    HOARD.append(bytearray(os.urandom(1024) * 1024 * 40))
+    return {"score": 1.0, "info": {"pid": os.getpid()}}
+
+
+@reward(auto_register=False)
+def rich(response: str) -> Any:
+    return Score(
+        value=0.5,
+        spans=(Span("char", 0, 1, 0.25),),
+        components={"a": 1.0, "b": None},
+        metrics={"length": float(len(response))},
+        info={"text": response, "many": [1, {"deep": (2, 3)}]},
+    )
+
+
+@reward(auto_register=False)
+def unencodable(response: str) -> Any:
+    return {"score": 0.5, "info": {"object": threading, "broken": "\ud800", "n": 10**30}}
+
+
+@reward(auto_register=False, scope="batch")
+def lengths(responses: list[str]) -> list[float]:
+    return [float(len(text)) for text in responses]
+
+
+@reward(auto_register=False, scope="group", deadline=DEADLINE)
+def relative(responses: list[str]) -> list[float]:
+    if "hang" in responses:
+        loop_in_python()
+    if "short" in responses:
+        return [1.0]
+    return [float(len(text) == max(map(len, responses))) for text in responses]
+
+
+@reward(auto_register=False)
+def pixels(images: Any) -> float:
+    return float(images[0].array.sum())
+
+
+@reward(auto_register=False)
+def chatty(response: str) -> float:
+    print("from the reward")
+    return 1.0
