@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 STDOUT = 1
 STDERR = 2
@@ -29,7 +29,8 @@ def own_stdout() -> Generator[io.TextIOWrapper]:
         os.close(kept)
         raise
     try:
-        yield stream
+        with redirect_stdout(sys.stderr):
+            yield stream
         stream.flush()
     finally:
         sys.stdout.flush()

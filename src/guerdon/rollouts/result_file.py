@@ -238,6 +238,8 @@ def _flat(row: OutcomeRow) -> dict[str, Any]:
             flat[column] = encode_value(row[column]).decode()
         else:
             flat[column] = None
+    for column in NAMED_NUMBERS:
+        flat[column] = flat[column] or None
     return flat
 
 

@@ -189,8 +189,13 @@ class RoutedScorer:
         self.whole_groups = False
         self.waits = True
         self.fingerprint = digest({"routes": registry.routes()})
+        if not sources:
+            raise Misuse(
+                "--reward auto chooses by data_source, which the first rows do not have\n"
+                "name the reward, or the column: --map data_source=COLUMN"
+            )
         found = [self._scorer(source) for source in sources]
-        if sources and not any(found):
+        if not any(found):
             known = ", ".join(registry.routes()) or "none"
             raise Misuse(
                 f"{next(iter(self._unrouted.values()))} (routes: {known})\n"
