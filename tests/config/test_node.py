@@ -178,6 +178,31 @@ class TestCompositions:
         with RewardService(made) as service:
             assert service.score_sync(samples, step=100).values.tolist() == [0.5, 0.0]
 
+    def test_a_composition_by_target_takes_nodes_as_its_children(self, load_text: Loader):
+        by_target = load_text(
+            """
+            reward:
+              _target_: guerdon.compose.WeightedSum
+              children:
+                accuracy: {_target_: guerdon.compose.Child, reward: cfg_exact, weight: 0.5}
+                loose: {name: cfg_exact, method: loose}
+                tidy: {reward: cfg_tidy, weight: 0.1}
+              normalise: true
+              _settings_: {name: total}
+            """
+        ).reward
+        in_short = load_text(
+            """
+            weighted_sum:
+              accuracy: {reward: cfg_exact, weight: 0.5}
+              loose: {name: cfg_exact, method: loose}
+              tidy: {reward: cfg_tidy, weight: 0.1}
+            normalise: true
+            _settings_: {name: total}
+            """
+        ).reward
+        assert by_target.fingerprint == in_short.fingerprint
+
     def test_schedule_cascade_affine_group_normalise(self, load_text: Loader):
         made = load_text(
             """
@@ -324,6 +349,18 @@ class TestRoutes:
             "reward.weighted_sum.a: a weight must be a finite number, got 'heavy'",
         ),
         ("reward: {weighted_sum: cfg_exact}", "reward.weighted_sum: rewards by name, or a list"),
+        (
+            "reward: {weighted_sum: [cfg_exact], children: [cfg_exact]}",
+            "reward.children: 'children' is what stands under 'weighted_sum'",
+        ),
+        (
+            "reward: {_target_: guerdon.compose.WeightedSum, children: [{nam: cfg_exact}]}",
+            "reward.children[0].nam: unknown key 'nam' (did you mean 'name'?)",
+        ),
+        (
+            "reward: {weighted_sum: [{_target_: guerdon.policy.Policy}]}",
+            "reward.weighted_sum[0]: a reward is a name or a mapping, not a Policy",
+        ),
         (
             "reward: {weighted_sum: {}}",
             "reward: WeightedSum 'weighted_sum' needs at least one child",

@@ -66,7 +66,7 @@ def check(
             if not as_json:
                 _print_report(console, report, failures_only)
     except GuerdonError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(MISUSE) from None
     if as_json:
         _print_json({"passed": all(r.passed for r in reports), "rewards": reports})

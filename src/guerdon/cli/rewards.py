@@ -83,7 +83,8 @@ def list_rewards(
         console.print(_routes_table(routes))
     errors = [(entry.name, entry.error) for entry in found if entry.error]
     for name, error in (*errors, *broken_routes.items()):
-        Console(stderr=True).print(f"[red]{escape(name)}[/]: {escape(error)}", highlight=False)
+        console = Console(stderr=True, highlight=False)
+        console.print(f"[red]{escape(name)}[/]: {escape(error)}", soft_wrap=True)
 
 
 @app.command()
@@ -121,7 +122,7 @@ def _import(imports: Sequence[str]) -> None:
 
 
 def _refuse(error: Exception) -> NoReturn:
-    Console(stderr=True).print(f"[red]error[/]: {escape(str(error))}", highlight=False)
+    Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
     raise typer.Exit(MISUSE)
 
 

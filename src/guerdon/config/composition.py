@@ -46,7 +46,7 @@ _WILDCARDS = frozenset("*?[")
 def compose(
     builder: Builder, form: str, body: Any, options: Mapping[str, Any], place: Place
 ) -> BaseReward:
-    """The composition of a node.
+    """The composition of a node in the short form.
 
     Args:
         builder: builds the children.
@@ -56,15 +56,34 @@ def compose(
         place: of the node.
     """
     kind = FORMS[form]
-    types = get_type_hints(kind.__init__)
-    first = next(iter(types))
-    given = {first: body, **options}
-    known = [name for name in types if name not in (first, "return")]
+    first = next(iter(_types(kind)))
+    if first in options:
+        raise place.child(first).error(f"{first!r} is what stands under {form!r}")
+    places = {first: place.child(form)}
+    return _construct(builder, kind, {first: body, **options}, place, places)
+
+
+def construct(
+    builder: Builder, kind: type[Composition], arguments: Mapping[str, Any], place: Place
+) -> BaseReward:
+    """A composition from nodes for all its arguments, as `_target_` has them."""
+    return _construct(builder, kind, arguments, place, {})
+
+
+def _construct(
+    builder: Builder,
+    kind: type[Composition],
+    given: Mapping[str, Any],
+    place: Place,
+    places: Mapping[str, Place],
+) -> BaseReward:
+    types = _types(kind)
     arguments: dict[str, Any] = {}
     for key, item in given.items():
-        where = place.child(form if key == first else key)
-        if key not in types or (key == first and key in options):
-            raise place.unknown(key, known, f"argument of {form}")
+        where = places.get(key) or place.child(key)
+        if key not in types:
+            known = [name for name in types if name not in places]
+            raise place.unknown(key, known, f"argument of {snake_case(kind.__name__)}")
         if types[key] == Children:
             arguments[key] = _children(builder, item, where)
         elif types[key] == ChildLike:
@@ -72,6 +91,13 @@ def compose(
         else:
             arguments[key] = builder.option(item, types[key], where)
     return guarded(place, kind, **arguments)
+
+
+def _types(kind: type[Composition]) -> dict[str, Any]:
+    """The annotations of a composition's arguments, in order."""
+    found = get_type_hints(kind.__init__)
+    found.pop("return", None)
+    return found
 
 
 def routed(builder: Builder, node: Any, default: BaseReward | None, place: Place) -> BaseReward:
@@ -127,6 +153,8 @@ def _children(builder: Builder, node: Any, place: Place) -> dict[str, Child] | l
 
 def _child(builder: Builder, node: Any, place: Place) -> Child:
     """A child: a reward node, or a mapping with `reward` and the other fields of `Child`."""
+    if isinstance(node, dict) and TARGET in node:
+        node = builder.target(cast("dict[str, Any]", node), place)
     if isinstance(node, Child):
         return node
     if not _has_child_fields(node):
@@ -141,9 +169,4 @@ def _child(builder: Builder, node: Any, place: Place) -> Child:
 
 def _has_child_fields(node: Any) -> bool:
     """Whether a mapping describes a child; a gate is a reward although it has a key `reward`."""
-    return (
-        isinstance(node, dict)
-        and "reward" in node
-        and TARGET not in node
-        and not any(form in node for form in FORMS)
-    )
+    return isinstance(node, dict) and "reward" in node and not any(form in node for form in FORMS)

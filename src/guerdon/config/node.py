@@ -91,6 +91,11 @@ class Builder:
         if not isinstance(arguments, list):
             raise place.child(ARGUMENTS).error("positional arguments are a list")
         found = locate(absolute_reference(reference, self.folder, where), where)
+        if not arguments and _is_composition(found):
+            from guerdon.config.composition import construct
+
+            declared = options.pop(DECLARED, None)
+            return self._declared(construct(self, found, options, place), declared, place)
         if isinstance(found, BaseReward) or _is_reward_class(found):
             declared = options.pop(DECLARED, None)
             options = self._options(found, options, place)
@@ -266,6 +271,12 @@ def _misfit(value: Any, expected: Any, error: Exception) -> str:
         return f"{error}: {value!r}"
     allowed = [str(choice) for choice in get_args(expected)]
     return f"{value!r} is none of {', '.join(allowed)}{nearest(str(value), allowed)}"
+
+
+def _is_composition(found: Any) -> bool:
+    from guerdon.compose import Composition
+
+    return isinstance(found, type) and issubclass(found, Composition)
 
 
 def _is_reward_class(found: object) -> bool:
