@@ -122,10 +122,22 @@ SCORERS: dict[str, Callable[[], tuple[Scorer, Callable[[], None]]]] = {
 def warm_up_pairs() -> Pairs:
     """64 problems of all kinds, none of them in the data."""
     golds = (
-        r"x^3-7xy+\frac{1}{y}", r"\frac{911}{17}", "9173", "31.4159", r"(91,92,93,94)", r"[71,72]",
-        r"\{71,72,73,74,75\}", r"w = 17v + 91", r"\text{warm}", r"17\sqrt{19}+\pi",
-        r"\begin{pmatrix} 71 & 72 \end{pmatrix}", r"|x|+\log_{7}{91}", r"71 < w < 91", r"91\%",
-        r"\frac{\ln 91}{\sin 17}", r"f(w) = w^2 - 91",
+        r"x^3-7xy+\frac{1}{y}",
+        r"\frac{911}{17}",
+        "9173",
+        "31.4159",
+        r"(91,92,93,94)",
+        r"[71,72]",
+        r"\{71,72,73,74,75\}",
+        r"w = 17v + 91",
+        r"\text{warm}",
+        r"17\sqrt{19}+\pi",
+        r"\begin{pmatrix} 71 & 72 \end{pmatrix}",
+        r"|x|+\log_{7}{91}",
+        r"71 < w < 91",
+        r"91\%",
+        r"\frac{\ln 91}{\sin 17}",
+        r"f(w) = w^2 - 91",
     )
     forms = (r"\boxed{%s}", r"The final answer is $%s$.", r"$\boxed{%s+1}$", r"\[ \boxed{%s} \]")
     return [(gold, form % gold) for gold in golds for form in forms]
@@ -220,7 +232,10 @@ def measure(name: str, python: str, path: Path) -> dict[str, Any]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
     done = subprocess.run(
         [python, __file__, "--contender", name, "--tasks", str(path)],
-        capture_output=True, text=True, env=environment, check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT")), None)
     if line is None:
@@ -243,7 +258,9 @@ def report(rounds: dict[str, list[dict[str, Any]]], tasks: list[dict[str, Any]])
         "3 completions, 100,000 characters": ("long", statistics.median, statistics.median),
     }
     peers = [name for name in rounds if name != "guerdon"]
-    print(f"{'CPU ms per sample':36}{'guerdon':>10}" + "".join(f"{p:>11}{'ratio':>8}" for p in peers))
+    print(
+        f"{'CPU ms per sample':36}{'guerdon':>10}" + "".join(f"{p:>11}{'ratio':>8}" for p in peers)
+    )
     for label, (task, which, _) in rows.items():
         own = ms("guerdon", task, which)
         line = f"{label:36}{own:10.4f}"

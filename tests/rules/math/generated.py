@@ -9,14 +9,63 @@ import random
 
 LETTERS = "abcknmpqrstuvwxyz"
 WORDS = (
-    "Yes", "No", "True", "False", "blue", "odd", "even", "Monday", "Tuesday", "hyperbola",
-    "parabola", "ellipse", "A", "B", "C", "D", "E", "I", "none", "infinity", "undefined", "Evelyn",
-    "John and Mary", "circle", "degree", "decreasing", "trapezoid", "east", "pi", "e", "i", "d",
+    "Yes",
+    "No",
+    "True",
+    "False",
+    "blue",
+    "odd",
+    "even",
+    "Monday",
+    "Tuesday",
+    "hyperbola",
+    "parabola",
+    "ellipse",
+    "A",
+    "B",
+    "C",
+    "D",
+    "E",
+    "I",
+    "none",
+    "infinity",
+    "undefined",
+    "Evelyn",
+    "John and Mary",
+    "circle",
+    "degree",
+    "decreasing",
+    "trapezoid",
+    "east",
+    "pi",
+    "e",
+    "i",
+    "d",
 )
 UNITS = (
-    r"\text{ cm}", r" \text{ meters}", r"\mathrm{cm}^2", r"\text{ m}^{2}", " cm", " dollars", "%",
-    r"\%", r" \%", r"^\circ", r"^{\circ}", " degrees", r"\text{ degrees}", " mph", " units",
-    r"\mathrm{~kg}", r" \mbox{inches}", " percent", "°", r"\text{th}", " ft", "m", " hours",
+    r"\text{ cm}",
+    r" \text{ meters}",
+    r"\mathrm{cm}^2",
+    r"\text{ m}^{2}",
+    " cm",
+    " dollars",
+    "%",
+    r"\%",
+    r" \%",
+    r"^\circ",
+    r"^{\circ}",
+    " degrees",
+    r"\text{ degrees}",
+    " mph",
+    " units",
+    r"\mathrm{~kg}",
+    r" \mbox{inches}",
+    " percent",
+    "°",
+    r"\text{th}",
+    " ft",
+    "m",
+    " hours",
 )
 RELATIONS = ("<", r"\le", r"\leq", ">", r"\ge", r"\geq", "=", "<=", ">=", r"\lt", r"\neq")
 FUNCTIONS = (r"\sin", r"\cos", r"\tan", r"\ln", r"\log", r"\exp", r"\arctan", r"\arcsin")
@@ -39,9 +88,18 @@ def fraction(rng: random.Random) -> str:
     a, b = rng.randint(1, 60), rng.randint(1, 60)
     form = rng.choice(
         (
-            r"\frac{%d}{%d}", r"\dfrac{%d}{%d}", r"\tfrac{%d}{%d}", "%d/%d", r"-\frac{%d}{%d}",
-            r"\frac{-%d}{%d}", r"\frac %d%d", r"\frac{%d}{-%d}", r"%d / %d", r"\frac{%d}%d",
-            r"%d \div %d", r"\cfrac{%d}{%d}",
+            r"\frac{%d}{%d}",
+            r"\dfrac{%d}{%d}",
+            r"\tfrac{%d}{%d}",
+            "%d/%d",
+            r"-\frac{%d}{%d}",
+            r"\frac{-%d}{%d}",
+            r"\frac %d%d",
+            r"\frac{%d}{-%d}",
+            r"%d / %d",
+            r"\frac{%d}%d",
+            r"%d \div %d",
+            r"\cfrac{%d}{%d}",
         )
     )
     return form % (a, b)
@@ -51,11 +109,22 @@ def surd(rng: random.Random) -> str:
     a, b, c = rng.randint(1, 9), rng.randint(2, 20), rng.randint(1, 9)
     return rng.choice(
         (
-            rf"\sqrt{{{b}}}", rf"{a}\sqrt{{{b}}}", rf"{a}\sqrt{{{b}}}+{c}", rf"{c}-{a}\sqrt{{{b}}}",
-            rf"\frac{{{a}+\sqrt{{{b}}}}}{{{c}}}", rf"\frac{{\sqrt{{{b}}}}}{{{a}}}",
-            rf"\sqrt[3]{{{b}}}", rf"\sqrt{{{a * a * b}}}", rf"\frac{{{a}}}{{\sqrt{{{b}}}}}",
-            rf"\sqrt {b}", rf"\sqrt{b}", rf"{a} \cdot \sqrt{{{b}}}", rf"{b}^{{1/2}}",
-            rf"\sqrt{{\frac{{{a}}}{{{b}}}}}", rf"-{a}\sqrt {{{b}}}", rf"\sqrt{{{a}}}\sqrt{{{b}}}",
+            rf"\sqrt{{{b}}}",
+            rf"{a}\sqrt{{{b}}}",
+            rf"{a}\sqrt{{{b}}}+{c}",
+            rf"{c}-{a}\sqrt{{{b}}}",
+            rf"\frac{{{a}+\sqrt{{{b}}}}}{{{c}}}",
+            rf"\frac{{\sqrt{{{b}}}}}{{{a}}}",
+            rf"\sqrt[3]{{{b}}}",
+            rf"\sqrt{{{a * a * b}}}",
+            rf"\frac{{{a}}}{{\sqrt{{{b}}}}}",
+            rf"\sqrt {b}",
+            rf"\sqrt{b}",
+            rf"{a} \cdot \sqrt{{{b}}}",
+            rf"{b}^{{1/2}}",
+            rf"\sqrt{{\frac{{{a}}}{{{b}}}}}",
+            rf"-{a}\sqrt {{{b}}}",
+            rf"\sqrt{{{a}}}\sqrt{{{b}}}",
         )
     )
 
@@ -75,16 +144,37 @@ def expression(rng: random.Random, depth: int = 2) -> str:
     left, right = expression(rng, depth - 1), expression(rng, depth - 1)
     return rng.choice(
         (
-            f"{left}+{right}", f"{left} - {right}", f"{left}{right}", f"{left}({right})",
-            rf"{left}\cdot {right}", rf"\frac{{{left}}}{{{right}}}", f"({left})({right})",
-            f"{symbol(rng)}^{{{right}}}", f"({left})^{rng.randint(2, 5)}", f"{left}/{right}",
-            rf"\sqrt{{{left}}}", rf"{rng.choice(FUNCTIONS)}({left})", f"{symbol(rng)}^2",
-            rf"{rng.choice(FUNCTIONS)} {left}", f"-{left}", f"{symbol(rng)}({right})",
-            rf"\log_{{{rng.randint(2, 9)}}} {left}", rf"\log_{rng.randint(2, 9)}{{{left}}}",
-            f"e^{{{left}}}", f"e^{rng.randint(1, 9)}", rf"{left} \times {right}", f"{left}!",
-            rf"\binom{{{rng.randint(2, 14)}}}{{{rng.randint(0, 5)}}}", f"2^{{{right}}}",
-            rf"{left}\left({right}\right)", rf"{integer(rng, False)} {fraction(rng)}",
-            rf"\sin^2 {left}", rf"\cos^{{2}}({left})", f"|{left}|", f"[{left}]", f"{{{left}}}",
+            f"{left}+{right}",
+            f"{left} - {right}",
+            f"{left}{right}",
+            f"{left}({right})",
+            rf"{left}\cdot {right}",
+            rf"\frac{{{left}}}{{{right}}}",
+            f"({left})({right})",
+            f"{symbol(rng)}^{{{right}}}",
+            f"({left})^{rng.randint(2, 5)}",
+            f"{left}/{right}",
+            rf"\sqrt{{{left}}}",
+            rf"{rng.choice(FUNCTIONS)}({left})",
+            f"{symbol(rng)}^2",
+            rf"{rng.choice(FUNCTIONS)} {left}",
+            f"-{left}",
+            f"{symbol(rng)}({right})",
+            rf"\log_{{{rng.randint(2, 9)}}} {left}",
+            rf"\log_{rng.randint(2, 9)}{{{left}}}",
+            f"e^{{{left}}}",
+            f"e^{rng.randint(1, 9)}",
+            rf"{left} \times {right}",
+            f"{left}!",
+            rf"\binom{{{rng.randint(2, 14)}}}{{{rng.randint(0, 5)}}}",
+            f"2^{{{right}}}",
+            rf"{left}\left({right}\right)",
+            rf"{integer(rng, False)} {fraction(rng)}",
+            rf"\sin^2 {left}",
+            rf"\cos^{{2}}({left})",
+            f"|{left}|",
+            f"[{left}]",
+            f"{{{left}}}",
         )
     )
 
@@ -102,10 +192,19 @@ def collection(rng: random.Random) -> str:
     inner = elements(rng, rng.choice((1, 2, 2)), 4)
     return rng.choice(
         (
-            f"({inner})", rf"\{{{inner}\}}", rf"\left\{{{inner}\right\}}", inner,
-            rf"\left({inner}\right)", inner.replace(",", r" \text{ and } ", 1), f"[{inner}]",
-            inner.replace(",", " and ", 1), rf"\pm {integer(rng, False)}", f"{{{inner}}}",
-            f"({inner}), ({elements(rng, 2, 2)})", inner.replace(",", ";", 1), f"<{inner}>",
+            f"({inner})",
+            rf"\{{{inner}\}}",
+            rf"\left\{{{inner}\right\}}",
+            inner,
+            rf"\left({inner}\right)",
+            inner.replace(",", r" \text{ and } ", 1),
+            f"[{inner}]",
+            inner.replace(",", " and ", 1),
+            rf"\pm {integer(rng, False)}",
+            f"{{{inner}}}",
+            f"({inner}), ({elements(rng, 2, 2)})",
+            inner.replace(",", ";", 1),
+            f"<{inner}>",
         )
     )
 
@@ -139,10 +238,15 @@ def relation(rng: random.Random) -> str:
         return f"{expression(rng, 1)} = {expression(rng, 1)}"
     return rng.choice(
         (
-            f"x={integer(rng)}, y={integer(rng)}", f"x={elements(rng)}", rf"x \in {interval(rng)}",
-            f"f(x) = {expression(rng, 1)}", f"x = {integer(rng)} = {integer(rng)}",
-            f"y = {rng.randint(1, 9)}x + {rng.randint(1, 9)}", f"x^2+y^2={rng.randint(1, 50)}",
-            rf"x \approx {decimal(rng)}", f"{integer(rng)} = {variable}",
+            f"x={integer(rng)}, y={integer(rng)}",
+            f"x={elements(rng)}",
+            rf"x \in {interval(rng)}",
+            f"f(x) = {expression(rng, 1)}",
+            f"x = {integer(rng)} = {integer(rng)}",
+            f"y = {rng.randint(1, 9)}x + {rng.randint(1, 9)}",
+            f"x^2+y^2={rng.randint(1, 50)}",
+            rf"x \approx {decimal(rng)}",
+            f"{integer(rng)} = {variable}",
         )
     )
 
@@ -151,16 +255,26 @@ def matrix(rng: random.Random) -> str:
     rows, columns = rng.randint(1, 3), rng.randint(1, 3)
     kind = rng.choice(("pmatrix", "bmatrix", "vmatrix", "matrix"))
     make = rng.choice((integer, integer, fraction, symbol))
-    body = r" \\ ".join(
-        " & ".join(make(rng) for _ in range(columns)) for _ in range(rows)
-    )
+    body = r" \\ ".join(" & ".join(make(rng) for _ in range(columns)) for _ in range(rows))
     return rf"\begin{{{kind}}} {body} \end{{{kind}}}"
 
 
 def word(rng: random.Random) -> str:
     text = rng.choice(WORDS)
-    form = rng.choice((r"\text{%s}", r"\text{ %s}", "%s", r"\textbf{%s}", r"\mathrm{%s}", "(%s)",
-                       r"\text{(%s)}", r"\mathbf{%s}", "%s.", r"\mbox{%s}"))
+    form = rng.choice(
+        (
+            r"\text{%s}",
+            r"\text{ %s}",
+            "%s",
+            r"\textbf{%s}",
+            r"\mathrm{%s}",
+            "(%s)",
+            r"\text{(%s)}",
+            r"\mathbf{%s}",
+            "%s.",
+            r"\mbox{%s}",
+        )
+    )
     return form % rng.choice((text, text, text.lower(), text.upper()))
 
 
@@ -171,8 +285,25 @@ def complex_number(rng: random.Random) -> str:
 
 
 KINDS = (
-    integer, integer, integer, decimal, decimal, fraction, fraction, surd, surd, expression,
-    expression, collection, collection, interval, relation, relation, matrix, word, word,
+    integer,
+    integer,
+    integer,
+    decimal,
+    decimal,
+    fraction,
+    fraction,
+    surd,
+    surd,
+    expression,
+    expression,
+    collection,
+    collection,
+    interval,
+    relation,
+    relation,
+    matrix,
+    word,
+    word,
     complex_number,
 )
 
@@ -225,10 +356,64 @@ def thousands(text: str) -> str:
 
 
 PIECES = (
-    "0", "1", "2", "7", "10", "x", "y", "e", "d", "i", "t", "+", "-", "*", "/", "^", "_", "(", ")",
-    "[", "]", "{", "}", ",", ".", "=", "<", ">", "!", " ", r"\frac", r"\sqrt", r"\cdot", r"\pi",
-    r"\le", r"\infty", r"\sin", r"\ln", r"\log", r"\text{a}", r"\%", "%", r"\{", r"\}", r"\,",
-    r"\circ", "^2", "_1", r"\\", "&", r"\cup", r"\left", r"\right", "'", "|", ":", ";", "~",
+    "0",
+    "1",
+    "2",
+    "7",
+    "10",
+    "x",
+    "y",
+    "e",
+    "d",
+    "i",
+    "t",
+    "+",
+    "-",
+    "*",
+    "/",
+    "^",
+    "_",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ".",
+    "=",
+    "<",
+    ">",
+    "!",
+    " ",
+    r"\frac",
+    r"\sqrt",
+    r"\cdot",
+    r"\pi",
+    r"\le",
+    r"\infty",
+    r"\sin",
+    r"\ln",
+    r"\log",
+    r"\text{a}",
+    r"\%",
+    "%",
+    r"\{",
+    r"\}",
+    r"\,",
+    r"\circ",
+    "^2",
+    "_1",
+    r"\\",
+    "&",
+    r"\cup",
+    r"\left",
+    r"\right",
+    "'",
+    "|",
+    ":",
+    ";",
+    "~",
 )
 
 
@@ -264,17 +449,61 @@ def pair(rng: random.Random) -> tuple[str, str]:
 OPENINGS = ("$", "$$", r"\(", r"\[", " [", "", "", "$$\n", r"\[ ", "$ ")
 CLOSINGS = ("$", "$$", r"\)", r"\]", "] ", "", "", "\n$$", r" \]", " $")
 PHRASES = (
-    "So the answer is ", "The final answer is ", "final answer is: ", "Answer: ", "Thus ", "",
-    "answer = ", "**Final Answer**\n", "The Final Answer to this is ", "We get ", "\n\n",
+    "So the answer is ",
+    "The final answer is ",
+    "final answer is: ",
+    "Answer: ",
+    "Thus ",
+    "",
+    "answer = ",
+    "**Final Answer**\n",
+    "The Final Answer to this is ",
+    "We get ",
+    "\n\n",
 )
-TAILS = ("", ".", ". I hope it is correct.", "\nI hope", "%", r" \% of it", " percent.", " and ",
-         ", ", " or ", "\n", "}", " $x_{1}$", r" \(a\)", ".\n\nQ.E.D.", " I hope so.")
+TAILS = (
+    "",
+    ".",
+    ". I hope it is correct.",
+    "\nI hope",
+    "%",
+    r" \% of it",
+    " percent.",
+    " and ",
+    ", ",
+    " or ",
+    "\n",
+    "}",
+    " $x_{1}$",
+    r" \(a\)",
+    ".\n\nQ.E.D.",
+    " I hope so.",
+)
 FILLERS = (
-    "We know that $x = 5$. ", "By Pythagoras \\(a^2+b^2=c^2\\), ", "it costs \\$5 or $7. ", "\n",
-    "\\[\n\\begin{aligned} a &= 1 \\\\ b &= 2 \\end{aligned}\n\\]\n", "\n\nHence ", "Wait, no: ",
-    "the set [1, 2] is fine. ", "$$ y = x^2 $$ ", "as f(x) = {x} shows, " * 3, "hmm " * 25, "$",
-    "{", "\\[", "the interval [0,1) ", "with 50\\% of $n$ ", "\\fbox{3}", "answer", " and ", ", ",
+    "We know that $x = 5$. ",
+    "By Pythagoras \\(a^2+b^2=c^2\\), ",
+    "it costs \\$5 or $7. ",
+    "\n",
+    "\\[\n\\begin{aligned} a &= 1 \\\\ b &= 2 \\end{aligned}\n\\]\n",
+    "\n\nHence ",
+    "Wait, no: ",
+    "the set [1, 2] is fine. ",
+    "$$ y = x^2 $$ ",
+    "as f(x) = {x} shows, " * 3,
+    "hmm " * 25,
+    "$",
+    "{",
+    "\\[",
+    "the interval [0,1) ",
+    "with 50\\% of $n$ ",
+    "\\fbox{3}",
+    "answer",
+    " and ",
+    ", ",
 )
+
+
+ODD_BOXES = ("%s", r"\boxed {%s}", r"\boxed{%s", r"\boxed{\boxed{%s}}", r"\fbox{%s}")
 
 
 def response(rng: random.Random, text: str) -> str:
@@ -283,8 +512,7 @@ def response(rng: random.Random, text: str) -> str:
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3))):
         parts += (rng.choice(FILLERS) for _ in range(rng.randint(0, 3)))
         inner = text if rng.random() < 0.7 else integer(rng)
-        box = rng.choice((rf"\boxed{{{inner}}}",) * 6 + (inner, rf"\boxed {{{inner}}}",
-                         rf"\boxed{{{inner}", rf"\boxed{{\boxed{{{inner}}}}}", rf"\fbox{{{inner}}}"))
+        box = rng.choice((r"\boxed{%s}",) * 6 + ODD_BOXES).replace("%s", inner)
         at = rng.randrange(len(OPENINGS))
         closing = CLOSINGS[at] if rng.random() < 0.9 else rng.choice(CLOSINGS)
         parts += (rng.choice(PHRASES), OPENINGS[at], box, closing, rng.choice(TAILS))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import pairwise
 from math import sqrt
 
 from guerdon.rules.math.numeric import constant, surely_differ, symbols
@@ -101,9 +102,9 @@ def _unwrapped(gold: Term, answer: Term) -> tuple[Term, Term]:
     answer_equation = isinstance(answer, Relation) and answer.operator == "="
     if isinstance(answer, Relation) and answer_equation and not gold_equation:
         return gold, answer.right
-    if isinstance(gold, Relation) and gold_equation and not answer_equation:
-        if _only_symbols(gold.left):
-            return gold.right, answer
+    assigned = isinstance(gold, Relation) and gold_equation and _only_symbols(gold.left)
+    if isinstance(gold, Relation) and assigned and not answer_equation:
+        return gold.right, answer
     return gold, answer
 
 
@@ -196,9 +197,9 @@ def _solution(gold: Relation | Chain) -> Span | None:
 
 
 def _equations(gold: Relation, answer: Relation) -> bool | None:
-    if isinstance(gold.left, Sym) and isinstance(answer.left, Sym):
-        if isinstance(gold.right, Int | Rat) and isinstance(answer.right, Int | Rat):
-            return gold.left == answer.left and gold.right == answer.right
+    named = isinstance(gold.left, Sym) and isinstance(answer.left, Sym)
+    if named and isinstance(gold.right, Int | Rat) and isinstance(answer.right, Int | Rat):
+        return gold.left == answer.left and gold.right == answer.right
     one, other = _residual(gold), _residual(answer)
     if one is None or other is None or has_roots(one) or has_roots(other):
         return None
@@ -327,7 +328,7 @@ def _sorted(items: tuple[Term, ...]) -> tuple[Term, ...] | None:
             return None
         valued.append((value, item))
     valued.sort(key=lambda pair: pair[0])
-    for (before, _), (after, _) in zip(valued, valued[1:], strict=False):
+    for (before, _), (after, _) in pairwise(valued):
         if after - before < _SORT_GAP:
             return None
     return tuple(item for _, item in valued)
@@ -404,9 +405,7 @@ def _constants(gold: Expr, answer: Expr) -> bool | None:
     return False if surely_differ(gold, answer) else None
 
 
-def _polynomials(
-    gold: Expr, answer: Expr, one: Polynomial, other: Polynomial
-) -> bool | None:
+def _polynomials(gold: Expr, answer: Expr, one: Polynomial, other: Polynomial) -> bool | None:
     if one == other:
         if not has_roots(one):
             return True
@@ -443,9 +442,8 @@ def _rounded(a: Fraction, b: Fraction) -> bool | None:
         return None
     if gap > _CLEAR:
         return False
-    if not gap:
-        if a.denominator == 1 or (a * 10**6).denominator == 1:
-            return True if a else None
+    if not gap and (a * 10**6).denominator == 1:
+        return True if a else None
     if min(abs(a), abs(b)) < _ROUNDS_FROM or max(abs(a), abs(b)) > _ROUNDS_TO:
         return None
     if _near_tie(a) or _near_tie(b):

@@ -1,10 +1,9 @@
 """The slow path: Math-Verify itself, with a faster way to the same trees and verdicts.
 
-It parses and compares exactly as the reference does, with two differences that keep the verdict:
+It parses and compares exactly as the reference does, with differences that keep the verdict:
 
-- Two-stage parsing. ANTLR's SLL prediction is tried first, and full LL only where SLL meets a
-  syntax error; ANTLR guarantees that a successful SLL parse is the LL parse. Parser and prediction
-  tables belong to subclasses of this module: nothing that other users of the library see changes.
+- Formulas are parsed in two stages, see `guerdon.rules.math.grammar`.
+- Expressions whose values clearly differ are not simplified first.
 - Texts are cut out of the response by the reference's own patterns, but for unboxed text the
   patterns are tried only where the word "answer" stands, with which all of them begin.
 
@@ -22,6 +21,7 @@ from itertools import product
 from typing import Any, NamedTuple, cast
 
 from guerdon.rules.math.extraction import is_plain_gold
+from guerdon.rules.math.grammar import converter_class
 from guerdon.rules.math.memo import MAX_KEY_CHARS, Memo
 from guerdon.rules.math.packages import require
 from guerdon.rules.math.reference import FLOAT_ROUNDING, NUMERIC_PRECISION, answer_config
@@ -55,7 +55,7 @@ _ANSWER = re.compile(r"(?i:answer)")
 class _Library:
     """The imported functions of the reference."""
 
-    patterns: tuple[tuple[int, tuple[Any, ...]], ...]
+    patterns: tuple[tuple[Any, ...], ...]
     config: Any
     replace: Callable[..., Any]
     normalise: Callable[..., str]
@@ -102,7 +102,7 @@ def _library() -> _Library:
     for pattern, priority in parser.lazy_latex_regex.__wrapped__(config):
         groups.setdefault(priority, []).append(pattern)
     return _Library(
-        patterns=tuple((priority, tuple(groups[priority])) for priority in sorted(groups)),
+        patterns=tuple(tuple(groups[priority]) for priority in sorted(groups)),
         config=config.normalization_config,
         replace=replace,
         normalise=normalize_latex,
@@ -111,7 +111,7 @@ def _library() -> _Library:
         percent=cast("Callable[[Any], Any]", convert_to_pct),
         union=FiniteSet,
         is_union=lambda value: isinstance(value, FiniteSet),
-        converter=_converter_class(),
+        converter=converter_class(),
         equal=grader.sympy_expr_eq,
         is_value=lambda value: isinstance(value, Basic | MatrixBase),
         is_formula=_is_formula,
@@ -135,59 +135,6 @@ def _default_parser(parser: Any) -> Callable[[str], list[Any]]:
             return []
 
     return parse
-
-
-def _converter_class() -> Callable[..., Any]:
-    """A subclass of the reference's converter whose parser predicts in two stages."""
-    from antlr4 import CommonTokenStream, InputStream  # pyright: ignore
-    from antlr4.atn.ParserATNSimulator import ParserATNSimulator  # pyright: ignore
-    from antlr4.atn.PredictionMode import PredictionMode  # pyright: ignore
-    from antlr4.dfa.DFA import DFA  # pyright: ignore
-    from antlr4.PredictionContext import PredictionContextCache  # pyright: ignore
-    from latex2sympy2_extended.antlr_parser import PSLexer, PSParser  # pyright: ignore
-    from latex2sympy2_extended.latex2sympy2 import (  # pyright: ignore[reportMissingTypeStubs]
-        _Latex2Sympy as Base,  # pyright: ignore[reportPrivateUsage]
-    )
-
-    atn: Any = PSParser.atn
-    stages = [
-        (
-            mode,
-            [DFA(state, index) for index, state in enumerate(atn.decisionToState)],
-            PredictionContextCache(),
-        )
-        for mode in (PredictionMode.SLL, PredictionMode.LL)
-    ]
-
-    class TwoStageParser(PSParser):
-        def math(self) -> Any:
-            mode, tables, contexts = stages[0]
-            self._interp = ParserATNSimulator(self, atn, tables, contexts)
-            self._interp.predictionMode = mode
-            try:
-                return super().math()
-            except Exception:
-                self._input.seek(0)
-                self.reset()
-            mode, tables, contexts = stages[1]
-            self._interp = ParserATNSimulator(self, atn, tables, contexts)
-            self._interp.predictionMode = mode
-            return super().math()
-
-    class TwoStageConverter(Base):
-        def create_parser(self, latex_str: str) -> Any:
-            lexer: Any = PSLexer(InputStream(latex_str))
-            lexer.removeErrorListeners()
-            lexer.addErrorListener(self.MathErrorListener(latex_str))
-            tokens: Any = CommonTokenStream(lexer)
-            # A character that is no token must fail the text, and not only its first stage.
-            tokens.fill()
-            parser: Any = TwoStageParser(tokens)
-            parser.removeErrorListeners()
-            parser.addErrorListener(self.MathErrorListener(latex_str))
-            return parser
-
-    return cast("Callable[..., Any]", TwoStageConverter)
 
 
 def _formula(latex: str) -> tuple[Any, ...]:
@@ -273,7 +220,7 @@ def cut(response: str) -> list[Piece]:
     """The formulas that the reference's own patterns find; several are joined to a set."""
     library = _library()
     boxed = "\\boxed{" in response
-    for priority, patterns in library.patterns:
+    for patterns in library.patterns:
         found: list[Any] = []
         for pattern in patterns:
             if pattern.pattern.startswith("(?i:"):
@@ -410,5 +357,5 @@ def _is_formula(value: Any) -> bool:
     return (
         isinstance(value, sympy.Expr)
         and not isinstance(value, sympy.Symbol | sympy.MatrixExpr)
-        and not value.has(*unbounded)
+        and not cast("Any", value).has(*unbounded)
     )

@@ -43,6 +43,9 @@ _BOX = "\\boxed{"
 _JOIN_DISTANCE = 70
 """From this distance on the reference does not join two boxes (`extract_boxed_content`)."""
 
+MAX_BOX = 20_000
+"""A box with more characters is left to the worker."""
+
 _BRACE = re.compile(r"[{}]")
 # A delimiter that could end an environment inside of the box: a dollar sign that is not escaped,
 # or one before another; a bracket that closes.
@@ -119,9 +122,12 @@ def is_plain_gold(gold: str) -> bool:
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Where the brace opened before `start` is closed; every brace counts, as in the reference."""
+    """Where the brace opened before `start` is closed; every brace counts, as in the reference.
+
+    None where it is not closed, or not within `MAX_BOX`.
+    """
     depth = 1
-    for found in _BRACE.finditer(text, start):
+    for found in _BRACE.finditer(text, start, start + MAX_BOX):
         depth += 1 if found.group() == "{" else -1
         if depth == 0:
             return found.start()

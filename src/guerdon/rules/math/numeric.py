@@ -40,7 +40,7 @@ _POINTS = (
 )
 
 
-class Undefined(Exception):  # noqa: N818 - not an error: this point tells nothing
+class Undefined(Exception):
     """The term has no value in floating point at this point."""
 
 

@@ -31,14 +31,15 @@ Polynomial: TypeAlias = dict[Monomial, Fraction]
 MAX_TERMS = 64
 MAX_POWER = 12
 MAX_BITS = 600
-MAX_RADICAND = 10**9
+MAX_RADICAND = 10**6
+MAX_PRODUCTS = 600
 MAX_FACTORIAL = 30
 _ROOT = "√"
 _ONE: Monomial = ()
 _HALF = Fraction(1, 2)
 
 
-class TooLarge(Exception):  # noqa: N818 - not an error: another method decides
+class TooLarge(Exception):
     """The term is no polynomial of the kind, or outgrows the bounds."""
 
 
@@ -51,7 +52,7 @@ def polynomial(term: Expr) -> Polynomial | None:
         True
     """
     try:
-        return _normal(term)
+        return _Expansion().normal(term)
     except TooLarge:
         return None
 
@@ -90,29 +91,70 @@ def plus(left: Polynomial, right: Polynomial) -> Polynomial:
     return result
 
 
-def _normal(term: Expr) -> Polynomial:
-    if isinstance(term, Int | Rat):
-        return {_ONE: Fraction(term.value)} if term.value else {}
-    if isinstance(term, Sym):
-        return {((key_of(term), 1),): Fraction(1)}
-    if isinstance(term, Add):
+class _Expansion:
+    """One normal form in the making, with a budget of products of two monomials."""
+
+    def __init__(self) -> None:
+        self._budget = MAX_PRODUCTS
+
+    def normal(self, term: Expr) -> Polynomial:
+        if isinstance(term, Int | Rat):
+            return {_ONE: Fraction(term.value)} if term.value else {}
+        if isinstance(term, Sym):
+            return {((key_of(term), 1),): Fraction(1)}
+        if isinstance(term, Add):
+            result: Polynomial = {}
+            for arg in term.args:
+                result = _bounded(plus(result, self.normal(arg)))
+            return result
+        if isinstance(term, Mul):
+            result = {_ONE: Fraction(1)}
+            for arg in term.args:
+                result = self._times(result, self.normal(arg))
+            return result
+        if isinstance(term, Pow):
+            return self._power(term)
+        if isinstance(term, Factorial):
+            return _factorial(term.argument)
+        if isinstance(term, Percent) and isinstance(term.number, Int):
+            return {_ONE: Fraction(term.number.value, 100)} if term.number.value else {}
+        raise TooLarge
+
+    def _times(self, left: Polynomial, right: Polynomial) -> Polynomial:
+        self._budget -= len(left) * len(right)
+        if self._budget < 0:
+            raise TooLarge
         result: Polynomial = {}
-        for arg in term.args:
-            result = _bounded(plus(result, _normal(arg)))
-        return result
-    if isinstance(term, Mul):
-        result = {_ONE: Fraction(1)}
-        for arg in term.args:
-            result = _times(result, _normal(arg))
-        return result
-    if isinstance(term, Pow):
-        return _power(term)
-    if isinstance(term, Factorial) and isinstance(term.argument, Int):
-        if 0 <= term.argument.value <= MAX_FACTORIAL:
-            return {_ONE: Fraction(factorial(term.argument.value))}
-    if isinstance(term, Percent) and isinstance(term.number, Int):
-        return {_ONE: Fraction(term.number.value, 100)} if term.number.value else {}
-    raise TooLarge
+        for a, x in left.items():
+            for b, y in right.items():
+                monomial, factor = _merge(a, b)
+                changed = result.get(monomial, 0) + x * y * factor
+                if changed:
+                    result[monomial] = changed
+                else:
+                    result.pop(monomial, None)
+        return _bounded(result)
+
+    def _power(self, term: Pow) -> Polynomial:
+        base, exponent = self.normal(term.base), term.exponent
+        if isinstance(exponent, Int):
+            if exponent.value == -1:
+                return {_ONE: 1 / _constant(base)}
+            if not 1 <= exponent.value <= MAX_POWER:
+                raise TooLarge
+            result = base
+            for _ in range(exponent.value - 1):
+                result = self._times(result, base)
+            return result
+        if isinstance(exponent, Rat) and exponent.value == _HALF:
+            return _root(_constant(base))
+        raise TooLarge
+
+
+def _factorial(argument: Expr) -> Polynomial:
+    if not isinstance(argument, Int) or not 0 <= argument.value <= MAX_FACTORIAL:
+        raise TooLarge
+    return {_ONE: Fraction(factorial(argument.value))}
 
 
 def _bounded(poly: Polynomial) -> Polynomial:
@@ -122,21 +164,6 @@ def _bounded(poly: Polynomial) -> Polynomial:
         if value.numerator.bit_length() > MAX_BITS or value.denominator.bit_length() > MAX_BITS:
             raise TooLarge
     return poly
-
-
-def _times(left: Polynomial, right: Polynomial) -> Polynomial:
-    if len(left) * len(right) > MAX_TERMS * 4:
-        raise TooLarge
-    result: Polynomial = {}
-    for a, x in left.items():
-        for b, y in right.items():
-            monomial, factor = _merge(a, b)
-            changed = result.get(monomial, 0) + x * y * factor
-            if changed:
-                result[monomial] = changed
-            else:
-                result.pop(monomial, None)
-    return _bounded(result)
 
 
 def _merge(a: Monomial, b: Monomial) -> tuple[Monomial, int]:
@@ -181,22 +208,6 @@ def _square_free(number: int) -> tuple[int, int]:
     # What is left is 1, a prime, the square of a prime, or two different primes.
     root = isqrt(rest)
     return (outside * root, inside) if root * root == rest else (outside, inside * rest)
-
-
-def _power(term: Pow) -> Polynomial:
-    base, exponent = _normal(term.base), term.exponent
-    if isinstance(exponent, Int):
-        if exponent.value == -1:
-            return {_ONE: 1 / _constant(base)}
-        if not 1 <= exponent.value <= MAX_POWER:
-            raise TooLarge
-        result = base
-        for _ in range(exponent.value - 1):
-            result = _times(result, base)
-        return result
-    if isinstance(exponent, Rat) and exponent.value == _HALF:
-        return _root(_constant(base))
-    raise TooLarge
 
 
 def _constant(poly: Polynomial) -> Fraction:

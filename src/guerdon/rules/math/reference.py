@@ -54,7 +54,8 @@ def parse_gold(gold: str) -> list[Any]:
     require()
     from math_verify import parse  # pyright: ignore[reportMissingTypeStubs]
 
-    return parse(f"${gold}$", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+    parsed: list[Any] = parse(f"${gold}$", parsing_timeout=None)  # pyright: ignore
+    return parsed
 
 
 def parse_response(response: str) -> list[Any]:
@@ -62,12 +63,13 @@ def parse_response(response: str) -> list[Any]:
     config = answer_config()
     from math_verify import parse  # pyright: ignore[reportMissingTypeStubs]
 
-    return parse(
+    parsed: list[Any] = parse(  # pyright: ignore
         response,
         extraction_config=[config],
         extraction_mode="first_match",
         parsing_timeout=None,  # pyright: ignore[reportArgumentType]
     )
+    return parsed
 
 
 def reference_verdict(gold: str, response: str) -> bool | None:

@@ -59,19 +59,28 @@ _THOUSANDS_LIKE = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 # With a lone `i` the reference declares every symbol complex.
 _LONE_I = re.compile(r"\bi\b")
 
+_NEVER_LAST = tuple(".+-*/^_=<>([{")
+
 _GREEK = frozenset(
-    "alpha beta delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi "
-    "chi psi omega".split()
+    {
+        *("alpha", "beta", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda"),
+        *("mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+    }
 )
 _RESERVED_NAMES = frozenset({"pi", "gamma", "e"})
 FUNCTIONS = frozenset(
-    "log ln exp sin cos tan csc sec cot arcsin arccos arctan sinh cosh tanh".split()
+    {
+        *("log", "ln", "exp", "sin", "cos", "tan", "csc", "sec", "cot"),
+        *("arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"),
+    }
 )
 """Functions of one argument that the fast path knows."""
 # A function's bare argument ends before the next function; `e` counts as one.
 _FUNCTION_STARTS = FUNCTIONS | {"sqrt", "e"}
 _FACTORS = frozenset({"number", "percent", "letter", "differential", "text", "command", "("})
-_TRIGONOMETRIC = frozenset("sin cos tan csc sec cot sinh cosh tanh".split())
+_TRIGONOMETRIC = FUNCTIONS - {"log", "ln", "exp", "arcsin", "arccos", "arctan"}
+# After `\ln{x}`: nothing that could still belong to the argument.
+_AFTER_BRACED_ARGUMENT = ("end", "+", "-", ")", "}", ",", "=", "<", ">", "<=", ">=")
 _COMPARISONS = ("=", "<", "<=", ">", ">=")
 _END = Token("end", "")
 _HALF = Fraction(1, 2)
@@ -108,13 +117,18 @@ def _read(latex: str) -> Term:
 
 
 def never_readable(latex: str) -> bool:
-    """Whether the reference's grammar refuses a text for sure: it has no use for a final full stop.
+    r"""Whether the reference's grammar refuses a text for sure, because of how it ends.
+
+    The grammar has no use for a full stop that is no decimal point, and nothing can end with an
+    infix sign, an open bracket or a comma. (`\,`, `\:` and `\;` are spaces.)
 
     Example:
-        >>> never_readable("8."), never_readable("8.0")
-        (True, False)
+        >>> never_readable("8."), never_readable("8.0"), never_readable("8 +")
+        (True, False, True)
     """
-    return latex.endswith(".")
+    if latex.endswith(_NEVER_LAST):
+        return True
+    return latex.endswith((",", ":", ";")) and latex[-2:-1] != "\\"
 
 
 def _thousands(latex: str) -> Term:
@@ -213,6 +227,10 @@ class _Reader:
         self._at += 1
         self.kind = self._tokens[self._at].kind if self._at < len(self._tokens) else "end"
         return token
+
+    def _sees(self, *kinds: str) -> bool:
+        """Whether the token at hand is of one of the kinds."""
+        return self.kind in kinds
 
     def _expect(self, kind: str) -> None:
         if self.kind != kind:
@@ -378,7 +396,7 @@ class _Reader:
             exponent = self._greek(self._next().text)
         else:
             raise Unsupported
-        if self.kind in ("^", "_"):
+        if self._sees("^", "_"):
             raise Unsupported
         return exponent
 
@@ -440,10 +458,10 @@ class _Reader:
         if self.kind != "_":
             return Sym(name, self._real)
         self._next()
-        braced = self.kind == "{"
+        braced = self._sees("{")
         if braced:
             self._next()
-        if self.kind not in ("number", "letter"):
+        if not self._sees("number", "letter"):
             raise Unsupported
         index = self._next().text
         if braced:
@@ -506,7 +524,7 @@ class _Reader:
             self._expect(")")
         elif self.kind == "{":
             argument = self._argument()
-            if self.kind not in ("end", "+", "-", ")", "}", ",", "=", "<", ">", "<=", ">="):
+            if not self._sees(*_AFTER_BRACED_ARGUMENT):
                 raise Unsupported
         else:
             argument = self._product(plain=True)

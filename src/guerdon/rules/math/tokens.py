@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 
-class Unsupported(Exception):  # noqa: N818 - not an error: the slow path takes over
+class Unsupported(Exception):
     """The text is outside of the subset that is known to mean the same in the reference."""
 
 
