@@ -6,6 +6,7 @@ for media) and turns it into the types below once, so that no reward has to gues
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
@@ -26,6 +27,9 @@ LAYOUTS: Mapping[str, tuple[str, ...]] = {
 
 VALUE_RANGES = ("uint8", "uint16", "0..1", "-1..1")
 """What the numbers of an array mean."""
+
+
+NO_MEDIA: tuple[Any, ...] = ()
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,6 +67,8 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sample_rate: int | None = None
 
     def __post_init__(self) -> None:
+        if self.kind not in LAYOUTS:
+            raise InvalidSample(f"media is {', '.join(LAYOUTS)}, not {_brief(self.kind)}")
         given = [
             name for name in ("data", "path", "array") if getattr(self, name, None) is not None
         ]
@@ -155,7 +161,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
         return cls(
             role=raw["role"],
             content=_content(raw.get("content")),
-            tool_calls=tuple(_tool_call(call) for call in raw.get("tool_calls") or ()),
+            tool_calls=_tool_calls(raw.get("tool_calls")),
             tool_call_id=raw.get("tool_call_id"),
             name=raw.get("name"),
         )
@@ -191,9 +197,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt: str | tuple[Message, ...] | None = None
     response: str | tuple[Message, ...] | None = None
     ground_truth: Any = None
-    images: tuple[Media, ...] = ()
-    videos: tuple[Media, ...] = ()
-    audios: tuple[Media, ...] = ()
+    images: tuple[Media, ...] = NO_MEDIA
+    videos: tuple[Media, ...] = NO_MEDIA
+    audios: tuple[Media, ...] = NO_MEDIA
     data_source: str | None = None
     sample_id: str | None = None
     group_id: str | None = None
@@ -216,7 +222,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             force_setattr(self, "sample_id", _identifier(self.sample_id, "sample_id"))
         if type(self.group_id) is not str and self.group_id is not None:
             force_setattr(self, "group_id", _identifier(self.group_id, "group_id"))
-        if self.images or self.videos or self.audios:
+        if not self.images is self.videos is self.audios is NO_MEDIA:
             self._parse_media()
 
     def _parse_media(self) -> None:
@@ -259,23 +265,36 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.prompt
 
 
-def _messages(raw: object, field: str) -> tuple[Message, ...]:
-    if isinstance(raw, Mapping):
-        return (Message.parse(cast("Mapping[str, Any]", raw)),)
-    if not isinstance(raw, Sequence) or isinstance(raw, bytes | bytearray | str):
+def _items(raw: Any) -> Sequence[Any] | None:
+    """The items of a list, a tuple or an array (as Parquet gives them); None for anything else."""
+    if isinstance(raw, Sequence) and not isinstance(raw, bytes | bytearray | str):
+        return cast("Sequence[Any]", raw)
+    if len(getattr(raw, "shape", ())) == 1:
+        return cast("Any", raw).tolist()
+    return None
+
+
+def _messages(raw: Any, field: str) -> str | tuple[Message, ...]:
+    if isinstance(raw, str):
+        return str(raw)
+    if isinstance(raw, Mapping | Message):
+        raw = (raw,)
+    items = _items(raw)
+    if items is None:
         raise InvalidSample(f"{field} must be text or a list of messages, got {_brief(raw)}")
     try:
-        return tuple(Message.parse(item) for item in cast("Sequence[Mapping[str, Any]]", raw))
+        return tuple(Message.parse(item) for item in items)
     except InvalidSample as error:
         raise InvalidSample(f"{field}: {error}") from None
 
 
-def _content(raw: object) -> str | tuple[Part, ...] | None:
+def _content(raw: Any) -> str | tuple[Part, ...] | None:
     if raw is None or isinstance(raw, str):
         return raw
-    if not isinstance(raw, Sequence) or isinstance(raw, bytes | bytearray):
+    items = _items(raw)
+    if items is None:
         raise InvalidSample(f"content must be text or a list of parts, got {_brief(raw)}")
-    return tuple(_part(item) for item in cast("Sequence[object]", raw))
+    return tuple(map(_part, items))
 
 
 def _part(raw: object) -> Part:
@@ -288,8 +307,9 @@ def _part(raw: object) -> Part:
     if not isinstance(raw, Mapping):
         raise InvalidSample(f"a content part must be a dict, got {_brief(raw)}")
     part = cast("Mapping[str, Any]", raw)
-    if "text" in part:
-        return Part(text=str(part["text"]))
+    # Tables give every part all keys, and None where a part has none.
+    if isinstance(part.get("text"), str):
+        return Part(text=part["text"])
     for kind in ("image", "video", "audio"):
         if part.get("type") in (kind, f"{kind}_url", f"input_{kind}"):
             return Part(media=_part_media(part, kind))
@@ -297,9 +317,10 @@ def _part(raw: object) -> Part:
 
 
 def _part_media(part: Mapping[str, Any], kind: MediaKind) -> Media:
-    source = part.get(kind, part.get(f"{kind}_url", part.get(f"input_{kind}")))
-    if isinstance(source, Mapping):
-        source = cast("Mapping[str, Any]", source).get("url")
+    keys = (kind, f"{kind}_url", f"input_{kind}")
+    source = next((part[key] for key in keys if part.get(key) is not None), None)
+    if isinstance(source, Mapping) and "url" in source:
+        source = cast("Mapping[str, Any]", source)["url"]
     if isinstance(source, Media):
         return source
     if isinstance(source, bytes):
@@ -310,6 +331,8 @@ def _part_media(part: Mapping[str, Any], kind: MediaKind) -> Media:
             if source.startswith("data:")
             else Media(kind=kind, path=source)
         )
+    if isinstance(source, Mapping):
+        return _one_media(cast("Mapping[str, Any]", source), "content", kind)
     raise InvalidSample(f"a content part of type {kind} needs bytes, a path or a URL")
 
 
@@ -326,48 +349,86 @@ def _data_url(url: str) -> bytes:
         raise InvalidSample(f"a data: URL is no valid base64: {error}") from None
 
 
-def _tool_call(raw: ToolCall | Mapping[str, Any]) -> ToolCall:
+def _tool_calls(raw: Any) -> tuple[ToolCall, ...]:
+    if raw is None:
+        return ()
+    items = _items(raw)
+    if items is None:
+        raise InvalidSample(f"tool_calls must be a list, got {_brief(raw)}")
+    return tuple(map(_tool_call, items))
+
+
+def _tool_call(raw: Any) -> ToolCall:
     if isinstance(raw, ToolCall):
         return raw
-    function = raw.get("function", raw)
-    if not isinstance(function, Mapping) or "name" not in function:
+    outer = _mapping(raw)
+    call = _mapping(outer.get("function")) or outer
+    arguments = call.get("arguments") or ""
+    if not isinstance(call.get("name"), str):
         raise InvalidSample(f"a tool call needs a name, got {_brief(raw)}")
-    call = cast("Mapping[str, Any]", function)
-    return ToolCall(name=call["name"], arguments=call.get("arguments") or "", id=raw.get("id"))
+    if not isinstance(arguments, str | dict):
+        raise InvalidSample(f"the arguments of a tool call are text or a dict: {_brief(raw)}")
+    arguments = cast("str | dict[str, Any]", arguments)
+    return ToolCall(name=call["name"], arguments=arguments, id=outer.get("id"))
 
 
-def _media(raw: object, field: str, kind: MediaKind) -> tuple[Media, ...]:
-    if isinstance(raw, Media | bytes | str):
+def _mapping(raw: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", raw) if isinstance(raw, Mapping) else EMPTY
+
+
+def _media(raw: Any, field: str, kind: MediaKind) -> tuple[Media, ...]:
+    if raw is None:
+        return NO_MEDIA
+    if isinstance(raw, Media | bytes | str | os.PathLike):
         raw = (raw,)
-    if not isinstance(raw, Sequence):
+    items = _items(raw)
+    if items is None:
         raise InvalidSample(f"{field} must be a list, got {_brief(raw)}")
-    return tuple(_one_media(item, field, kind) for item in cast("Sequence[object]", raw))
+    return tuple(_one_media(item, field, kind) for item in items) or NO_MEDIA
 
 
-def _one_media(raw: object, field: str, kind: MediaKind) -> Media:
+def _one_media(raw: Any, field: str, kind: MediaKind) -> Media:
     if isinstance(raw, Media):
+        if raw.kind != kind:
+            raise InvalidSample(f"{field} holds media of kind {raw.kind}")
         return raw
     if isinstance(raw, bytes):
         return Media(kind=kind, data=raw)
-    if isinstance(raw, str):
-        return Media(kind=kind, path=raw)
+    if isinstance(raw, str | os.PathLike):
+        return Media(kind=kind, path=os.fspath(cast("str", raw)))
     if isinstance(raw, Mapping):
-        return msgspec.convert({"kind": kind, **cast("Mapping[str, Any]", raw)}, Media)
+        return _media_of(cast("Mapping[str, Any]", raw), field, kind)
     raise InvalidSample(
         f"{field} holds a {type(raw).__name__}: give encoded bytes, a path, or "
         f"Media(kind={kind!r}, array=..., layout=..., value_range=...)"
     )
 
 
+def _media_of(raw: Mapping[str, Any], field: str, kind: MediaKind) -> Media:
+    """Media from a dict of its fields; `bytes`, as datasets call it, is `data`."""
+    fields = {"data" if k == "bytes" else k: v for k, v in raw.items() if v is not None}
+    unknown = [key for key in fields if key not in Media.__struct_fields__]
+    if unknown:
+        raise InvalidSample(f"{field}: media has no field {unknown[0]!r}")
+    if "data" in fields:
+        fields.pop("path", None)  # a name beside the bytes, as datasets keep it
+    if fields.setdefault("kind", kind) != kind:
+        raise InvalidSample(f"{field} holds media of kind {_brief(fields['kind'])}")
+    return Media(**fields)
+
+
 def _identifier(value: object, field: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, int):
-        item = getattr(value, "item", None)
-        value = item() if callable(item) else value
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise InvalidSample(f"{field} must be text or an integer, got {_brief(value)}")
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "shape", None) == ():
+        value = item()
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise InvalidSample(f"{field} must be text or an integer, got {_brief(value)}")
     return str(value)
 
 
 def _brief(value: object) -> str:
-    text = f"{type(value).__name__} {value!r}"
+    try:
+        text = f"{type(value).__name__} {value!r}"
+    except Exception as error:
+        return f"{type(value).__name__} (its repr() raised {type(error).__name__})"
     return text if len(text) <= 200 else f"{text[:200]}..."
