@@ -13,14 +13,14 @@ from guerdon.injection import FIELDS, SYNONYMS
 from guerdon.outcomes import Outcomes
 from guerdon.sample import Sample
 
-ATTACHED = ("rewards", "component_rewards")
-"""What `attach` adds for the trainer."""
-
 REWARD_MASK = "reward_mask"
 """Column that is True where `rewards` holds a number."""
 
 OUTCOMES = "outcomes"
 """Column that holds the outcomes behind the numbers."""
+
+ATTACHED = ("rewards", "component_rewards", REWARD_MASK, OUTCOMES)
+"""What `attach` adds for the trainer."""
 
 _FIELDS = {name: name.removesuffix("_messages") for name in FIELDS}
 
@@ -65,7 +65,7 @@ def samples_of(batch: Batch | Mapping[str, Any]) -> list[Sample]:
     present = [key for key in ATTACHED if batch.get(key) is not None]
     if present:
         raise InvalidSample(f"the batch has {present[0]!r} already: score each batch once")
-    columns = {key: column for key, column in batch.items() if column is not None}
+    columns = {key: _rows(key, column) for key, column in batch.items() if column is not None}
     lengths = {key: len(column) for key, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidSample(f"the columns of the batch differ in length: {lengths}")
@@ -94,6 +94,17 @@ def attach(batch: Batch | Mapping[str, Any], outcomes: Outcomes) -> Any:
     }
 
 
+def _rows(key: str, column: Any) -> list[Any]:
+    """The rows of a column by position, whatever the column is indexed by."""
+    kind = cast("type[object]", type(column))
+    if not issubclass(kind, str | bytes | Mapping):
+        try:
+            return list(column)
+        except TypeError:  # a single value
+            pass
+    raise InvalidSample(f"the column {key!r} is a {kind.__name__}, not a list of rows")
+
+
 def _fields_of(columns: Mapping[str, Any]) -> dict[str, str]:
     """Which column fills which field: an exact name before a synonym."""
     fields: dict[str, str] = {}
@@ -105,8 +116,14 @@ def _fields_of(columns: Mapping[str, Any]) -> dict[str, str]:
             fields[field] = key
     for key in columns:
         field = _FIELDS.get(SYNONYMS.get(key, ""))
-        if field is not None and key not in _FIELDS:
-            fields.setdefault(field, key)
+        if field is None or key in _FIELDS or fields.get(field) in _FIELDS:
+            continue
+        if field in fields:
+            raise InvalidSample(
+                f"columns {fields[field]!r} and {key!r} are both the {field}: rename the one that "
+                f"counts to {field!r}"
+            )
+        fields[field] = key
     return fields
 
 

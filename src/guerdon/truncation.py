@@ -48,6 +48,8 @@ class Truncation(msgspec.Struct, frozen=True):
             raise ConfigError(f"truncation: mode must be one of {', '.join(MODES)}")
         if self.mode == "soft" and (self.max_tokens is None or not self.buffer > 0):
             raise ConfigError("truncation: soft needs max_tokens and a buffer above 0")
+        if not 0 <= self.factor < float("inf"):
+            raise ConfigError(f"truncation: factor must be finite and >= 0, got {self.factor}")
 
     def apply(self, outcome: Outcome, sample: Sample) -> Outcome:
         """The outcome that the rule leaves; a length that is not known is a `bad_input` failure."""
