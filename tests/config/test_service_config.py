@@ -349,7 +349,7 @@ class TestOmegaConf:
         ("value", "message"),
         [
             ("???", "reward.method: the value is missing (???)"),
-            ("${oc.env:GUERDON_ABSENT}", "Environment variable 'GUERDON_ABSENT' not found"),
+            ("${oc.env:GUERDON_ABSENT}", "the environment variable 'GUERDON_ABSENT' is not set"),
             ("${nowhere}", "reward.method: Interpolation key 'nowhere' not found"),
             ("${env:GUERDON_ABSENT}", "reward.method: the environment variable 'GUERDON_ABSENT'"),
         ],
@@ -363,6 +363,21 @@ class TestOmegaConf:
         with pytest.raises(ConfigError) as caught:
             load(config)
         assert message in str(caught.value)
+
+    def test_secrets_stay_out_of_records(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        omegaconf = pytest.importorskip("omegaconf")
+        monkeypatch.setenv("GUERDON_TEST_TOKEN", "s3cret")
+        options = {
+            "name": f"{folder / 'rewards.py'}:rest",
+            "own": "${env:GUERDON_TEST_TOKEN}",
+            "theirs": "Bearer ${oc.env:GUERDON_TEST_TOKEN,none}",
+        }
+        config = load(omegaconf.OmegaConf.create({"reward": options}))
+        assert config.reward.options["own"] == "s3cret"
+        assert config.reward.options["theirs"] == "Bearer s3cret"
+        record = config.to_yaml()
+        assert "s3cret" not in record
+        assert "Bearer ${oc.env:GUERDON_TEST_TOKEN,none}" in record
 
     def test_it_is_not_imported_for_anything_else(self, folder: Path):
         (folder / "service.yaml").write_text("reward: 'rewards.py:exact'\n")

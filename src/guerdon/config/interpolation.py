@@ -125,7 +125,7 @@ class _Resolver:
         head, comma, default = argument.partition(",")
         name: str = self._join(head.strip(), place, typed=False)
         if self._hide and _SECRET.search(name):
-            return f"${{{resolver}:{name}}}"
+            return f"${{{resolver}:{name}{comma}{default}}}"
         found = self._environment.get(name)
         if found is not None:
             found = found.replace(_OPEN, _ESCAPED) if self._hide else found

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from guerdon.config.place import Place
 
-_OWN_FORM = "${env:"
+_VARIABLE = re.compile(r"\$\{\s*(?:oc\.)?env\s*:")
 
 
 def plain_data(config: Any) -> Mapping[Any, Any]:
-    """The content of a DictConfig: OmegaConf resolves what it knows, `${env:...}` is left to us.
+    """The content of a DictConfig, with the references that OmegaConf knows resolved.
 
-    Interpolations are resolved one by one, so that an error names its place.
+    Environment variables are left to `guerdon.config.interpolation`, which keeps secrets out of
+    records. Everything is resolved one by one, so that an error names its place.
 
     Raises:
         ConfigError: a mandatory value (`???`) is missing, or an interpolation cannot be resolved.
@@ -37,7 +39,7 @@ def _item(node: Any, key: Any, raw: object, place: Place) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    if isinstance(raw, str) and _OWN_FORM in raw:
+    if isinstance(raw, str) and _is_ours(raw):
         return raw
     if OmegaConf.is_missing(node, key):
         raise place.error("the value is missing (???)")
@@ -46,3 +48,9 @@ def _item(node: Any, key: Any, raw: object, place: Place) -> Any:
     except OmegaConfBaseException as error:
         raise place.error(str(error).partition("\n")[0]) from None
     return _plain(found, place)
+
+
+def _is_ours(raw: str) -> bool:
+    """Whether OmegaConf has nothing to resolve in a text, or could not."""
+    variables = len(_VARIABLE.findall(raw))
+    return bool(variables) and (variables == raw.count("${") or "${env:" in raw)
