@@ -374,6 +374,25 @@ class TestCompositions:
         assert [r.path for r in reports] == ["weighted_sum/a", "weighted_sum"]
 
 
+def test_what_is_always_there_is_not_taken_away():
+    def everything(
+        sample: Sample, metadata: object, extra_info: object, split: str, answer: str
+    ) -> float:
+        return float(answer == sample.response_text)
+
+    cases = [case.case for case in only(make(everything)).cases]
+    assert [case for case in cases if case.startswith("without")] == ["without answer"]
+
+
+def test_metadata_columns_are_taken_away_too():
+    def tagged(response: str, tags: list[str]) -> float:
+        return float(len(tags))
+
+    report = only(make(tagged, fixtures=(RIGHT,)))
+    assert report.passed
+    assert named(report, "without tags").got == "bad_input (data)"
+
+
 def test_the_backend_is_the_one_that_is_asked_for():
     from guerdon.backends.inline import InlineBackend
 

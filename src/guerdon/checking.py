@@ -11,33 +11,27 @@ import glob
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from guerdon import probe
 from guerdon.declaration import Work
 from guerdon.errors import Blame, FailureKind, GuerdonError
 from guerdon.fixture import Fixture
-from guerdon.injection import SYNONYMS, own
 from guerdon.outcome import EMPTY, Abstention, Failure, Outcome, Range, Score
 from guerdon.policy import NO_RETRY, Policy
 from guerdon.reward import BaseReward, FunctionReward
-from guerdon.sample import Message, Sample
+from guerdon.sample import Sample
 from guerdon.service import RewardService
-
-LONG_CHARACTERS = 1_000_000
-"""Length of the long response."""
 
 REPEATS = 3
 """How often the same samples are scored to see whether the values are the same."""
 
 CASE_SECONDS = 30.0
 """How long one batch of cases may take in all, beside the deadline of each sample."""
-
-HOSTILE_TEXT = "<answer>\\boxed{((\n#### -1,"
-"""What a long response repeats: brackets and markers that are opened and never closed."""
 
 GROUP = "check"
 """Group of a sample that has none, for rewards that score whole groups."""
@@ -252,7 +246,7 @@ class _Check:
     def _probes(self, samples: Sequence[Sample]) -> None:
         """What every reward must survive, on samples like those of its fixtures."""
         invented = not samples
-        samples = samples or [_invented_sample()]
+        samples = samples or [probe.invented()]
         with self._service(self.reward) as service:
             first = self._score(service, samples)
             lacking = [outcome for outcome in first if self._missing_extra(outcome)]
@@ -271,10 +265,13 @@ class _Check:
             self._damage(service, base)
 
     def _damage(self, service: RewardService, base: Sample) -> None:
-        for name, sample in self._damaged(base):
+        for name, sample in probe.damaged(self.reward, base):
+            if len(sample.response_text or "") >= probe.LONG_CHARACTERS and self._is_service():
+                self._add(name, BLAMELESS, "", None, "not sent to a service (work='io')")
+                continue
             (outcome,) = self._score(service, [sample])
             self._probe(name, BLAMELESS, _blameless(outcome), outcome)
-        for name, sample in _without_each(self.reward, base):
+        for name, sample in probe.without_each(self.reward, base):
             (outcome,) = self._score(service, [sample])
             fine = isinstance(outcome, Failure) and outcome.kind is FailureKind.BAD_INPUT
             self._probe(f"without {name}", "bad_input", fine, outcome)
@@ -308,28 +305,17 @@ class _Check:
         self._add("scored again", expected, "the same", True)
 
     def _unchanged(self, service: RewardService, samples: Sequence[Sample]) -> None:
-        given = [_with_containers(sample) for sample in samples]
-        before = [_snapshot(sample) for sample in given]
+        given = [probe.owned(sample) for sample in samples]
+        before = [probe.snapshot(sample) for sample in given]
         self._score(service, given)
-        after = [_snapshot(sample) for sample in given]
+        after = [probe.snapshot(sample) for sample in given]
         same = before == after
         got = "unchanged" if same else "the reward changed a sample"
         self._add("its input", "unchanged", got, same)
 
-    def _damaged(self, base: Sample) -> Iterator[tuple[str, Sample]]:
-        """The sample with responses that a policy may well write."""
-        if not _reads_response(self.reward):
-            return
-        text = base.response_text or ""
-        yield "empty response", _respond(base, "")
-        yield "lone surrogate and NUL", _respond(base, f"\0{text}\ud800")
-        if self.reward.work == "io":
-            self._add("1 MB response", BLAMELESS, "", None, "not sent to a service (work='io')")
-            return
-        repeats = LONG_CHARACTERS // len(text or "x") + 1
-        yield "1 MB response", _respond(base, ((text or "x") * repeats)[:LONG_CHARACTERS])
-        hostile = HOSTILE_TEXT * (LONG_CHARACTERS // len(HOSTILE_TEXT))
-        yield "1 MB of open brackets", _respond(base, hostile)
+    def _is_service(self) -> bool:
+        """Whether a leaf waits for something else, which a megabyte may cost money."""
+        return any(leaf.work == "io" for _, leaf in leaves(self.reward))
 
     def _probe(self, name: str, expected: str, fine: bool | None, outcome: Outcome) -> None:
         self._add(name, expected, describe(outcome), fine, _message(outcome))
@@ -414,80 +400,6 @@ def _value(outcome: Outcome) -> float | str:
     if isinstance(outcome, Score):
         return outcome.value
     return "abstention" if isinstance(outcome, Abstention) else str(outcome.kind)
-
-
-def _invented_sample() -> Sample:
-    """For a reward without fixtures: the fields that most rewards read."""
-    return Sample(prompt="What is 1 + 1?", response="The answer is 2.", ground_truth="2")
-
-
-def _respond(base: Sample, text: str) -> Sample:
-    """The sample with another final response; the turns before it stay."""
-    if isinstance(base.response, str) or base.response is None:
-        return replace(base, response=text)
-    messages = list(base.response)
-    for position in range(len(messages) - 1, -1, -1):
-        if messages[position].role == "assistant":
-            messages[position] = Message("assistant", text)
-            break
-    return replace(base, response=tuple(messages))
-
-
-def _reads_response(reward: BaseReward) -> bool:
-    if reward.children:
-        return any(_reads_response(child) for child in reward.children.values())
-    parameters = reward.parameters
-    if parameters.accepts_any:
-        return True
-    fields = {_field_of(reward, name) for name in parameters.named}
-    return bool(fields & {"response", "response_messages", "sample", "samples"})
-
-
-def _field_of(reward: BaseReward, parameter: str) -> str:
-    name = reward.parameters.single(parameter)
-    return SYNONYMS.get(name, name)
-
-
-def _without_each(reward: BaseReward, base: Sample) -> Iterator[tuple[str, Sample]]:
-    """The sample without one field that the reward requires, for each of them."""
-    if reward.children:
-        return
-    bound = reward.bound_options()
-    for parameter in reward.parameters.required:
-        if parameter in bound or parameter in ("sample", "samples", "step", "split", "run_id"):
-            continue
-        name = reward.parameters.single(parameter)
-        field = _field_of(reward, parameter).removesuffix("_messages")
-        gone = {parameter, name}
-        metadata = {key: item for key, item in base.metadata.items() if key not in gone}
-        changes: dict[str, Any] = {"metadata": metadata}
-        if field in Sample.__struct_fields__ and field != "metadata":
-            changes[field] = () if field in ("images", "videos", "audios") else None
-        yield parameter, replace(base, **changes)
-
-
-def _with_containers(sample: Sample) -> Sample:
-    """A sample whose metadata and ground truth belong to nobody else."""
-    return replace(
-        sample, metadata=dict(own(sample.metadata)), ground_truth=own(sample.ground_truth)
-    )
-
-
-def _snapshot(sample: Sample) -> str:
-    """Everything that a reward could have changed, as text; arrays by their bytes."""
-    return repr(_frozen(msgspec.structs.asdict(sample)))
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        items = cast("Mapping[object, Any]", value).items()
-        return [(key, _frozen(item)) for key, item in items]
-    if isinstance(value, list | tuple):
-        return [_frozen(item) for item in cast("Sequence[Any]", value)]
-    if isinstance(value, msgspec.Struct):
-        return _frozen(msgspec.structs.asdict(value))
-    to_bytes = getattr(value, "tobytes", None)
-    return cast("Callable[[], bytes]", to_bytes)() if callable(to_bytes) else value
 
 
 def _default_options(reward: BaseReward) -> Mapping[str, Any]:
