@@ -4,7 +4,8 @@
 
 TRL takes None for "no score": such a row leaves the group's baseline and gets the advantage 0. A
 row without a number is None as a whole, whichever component it lacks; components are reported, not
-returned, because TRL would add up those that are there. Contract: TRL 1.16,
+returned, because TRL would add up those that are there. For the same reason a failure is not masked
+beside other reward functions. Contract: TRL 1.16,
 `trl/trainer/grpo_trainer.py` and `rloo_trainer.py`, `_calculate_rewards`.
 """
 
@@ -20,7 +21,7 @@ from weakref import WeakSet
 import msgspec
 import numpy as np
 
-from guerdon.errors import ConfigError, nearest
+from guerdon.errors import ConfigError, ScoringFailed, nearest
 from guerdon.injection import SYNONYMS
 from guerdon.outcome import EMPTY, Abstention, Failure, Outcome, Score
 from guerdon.outcomes import Outcomes
@@ -50,6 +51,14 @@ TRUTHS = tuple(name for name, field in SYNONYMS.items() if field == "ground_trut
 """Columns that are the ground truth where only one of them is there."""
 
 TAKEN = ("prompt", "response")
+
+MASKING = ("mask", "drop_group")
+
+AMONG_OTHERS = (
+    "the trainer has other reward functions as well: TRL would add up theirs and count the missing "
+    "one as 0. Make one composition of all of them (guerdon.compose), or let the policy raise or "
+    "assign"
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,9 +214,43 @@ class RewardFunction:
             "timeout": self._settings.timeout,
         }
 
+    def _refuse_to_mask_among_others(self, log_metric: LogMetric | None) -> None:
+        """At the first call, not at the first failure.
+
+        Raises:
+            ConfigError: failures are masked, and the trainer adds other reward functions' values.
+        """
+        policy = self._settings.policy
+        if policy is None and not isinstance(self._named, RewardService):
+            policy = self._plan.policy
+        if isinstance(policy, Mapping):
+            policy = policy.get(self._settings.split) or policy.get("*")
+        if policy is not None and _others(log_metric):
+            masking = [blame for blame, action in policy.on.items() if action in MASKING]
+            if masking:
+                raise ConfigError(
+                    f"reward function '{self.__name__}': the policy masks failures "
+                    f"({', '.join(masking)}), but {AMONG_OTHERS}"
+                )
+
+    def _refuse_partial_none(self, outcomes: Outcomes, log_metric: LogMetric | None) -> None:
+        lost = [
+            position
+            for position in np.flatnonzero(~outcomes.rewards.mask).tolist()
+            if not isinstance(outcomes[position], Abstention) or outcomes.dropped[position]
+        ]
+        if lost and _others(log_metric):
+            raise ScoringFailed(
+                f"reward function '{self.__name__}' has no number for row {lost[0]} "
+                f"({_brief(outcomes[lost[0]], False, bool(outcomes.dropped[lost[0]]))}), but "
+                f"{AMONG_OTHERS}",
+                outcomes,
+            )
+
     def _numbers(
         self, outcomes: Outcomes, log_extra: LogExtra | None, log_metric: LogMetric | None
     ) -> Numbers:
+        self._refuse_partial_none(outcomes, log_metric)
         rewards = outcomes.rewards
         for position in np.flatnonzero(np.abs(rewards.values) > LARGEST_SINGLE).tolist():
             check_single(rewards.values[position], outcomes[position])
@@ -292,6 +335,7 @@ class AsyncRewardFunction(RewardFunction):
         """
         if not prompts:
             return []
+        self._refuse_to_mask_among_others(log_metric)
         samples = self._samples(prompts, completions, completion_ids, columns)
         outcomes = await self.service.score(samples, **self._arguments(trainer_state))
         return self._numbers(outcomes, log_extra, log_metric)
@@ -314,6 +358,7 @@ class SyncRewardFunction(RewardFunction):
         """Score one batch; see `AsyncRewardFunction.__call__`."""
         if not prompts:
             return []
+        self._refuse_to_mask_among_others(log_metric)
         samples = self._samples(prompts, completions, completion_ids, columns)
         outcomes = self.service.score_sync(samples, **self._arguments(trainer_state))
         return self._numbers(outcomes, log_extra, log_metric)
@@ -424,6 +469,12 @@ def _shared(prompts: Sequence[Any], groups: Sequence[str]) -> list[Any]:
         else:
             shared.append(tuple(Message.parse(item) for item in cast("list[Any]", prompt)))
     return shared
+
+
+def _others(log_metric: LogMetric | None) -> bool:
+    """Whether the trainer whose method this is adds up several reward functions."""
+    trainer = getattr(log_metric, "__self__", None)
+    return len(getattr(trainer, "reward_funcs", ())) > 1
 
 
 def _brief(outcome: Outcome, assigned: bool, dropped: bool) -> str:

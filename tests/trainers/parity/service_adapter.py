@@ -8,9 +8,7 @@ from guerdon.service import RewardService
 from .adapter import Seen
 
 MASKS = True
-MASKED = Policy(
-    retry=NO_RETRY, on={"scorer": "mask", "infrastructure": "mask", "data": "mask"}
-)
+MASKED = Policy(retry=NO_RETRY, on={"scorer": "mask", "infrastructure": "mask", "data": "mask"})
 
 
 async def score(reward, rows, backend):
