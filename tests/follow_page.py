@@ -1,0 +1,49 @@
+"""Follow a documentation page as a reader would: run its blocks in order, in this folder.
+
+    python follow_page.py PAGE
+
+Python blocks share one namespace; one that begins with `# name.py` is also written to that file.
+In console blocks, lines that begin with `$ ` run and must succeed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE_NAME = re.compile(r"# (\S+\.(?:py|yaml))\n")
+
+
+def main(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    names: dict[str, object] = {"__name__": "page"}
+    followed = 0
+    for block in BLOCK.finditer(text):
+        kind, body = block.groups()
+        line = text.count("\n", 0, block.start(2))
+        named = FILE_NAME.match(body)
+        if named:
+            Path(named[1]).write_text(body, encoding="utf-8")
+        if kind == "python":
+            exec(compile("\n" * line + body, str(page), "exec"), names)
+        elif kind == "console":
+            for command in body.splitlines():
+                if command.startswith("$ "):
+                    run(command[2:], f"{page.name}:{line}")
+        else:
+            continue
+        followed += 1
+    print(f"{followed} blocks")
+
+
+def run(command: str, where: str) -> None:
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{where}: {command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
