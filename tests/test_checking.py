@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from guerdon import checking
-from guerdon.checking import Case, RewardReport, Verdict, changed_options, check
+from guerdon.checking import Case, RewardReport, Verdict, changed_options, check, visible_gpus
 from guerdon.compose import WeightedSum
 from guerdon.errors import Blame, FailureKind, MissingExtra, RewardFailure
 from guerdon.fixture import Fixture
@@ -288,18 +287,18 @@ class TestWhatIsMissing:
     def test_gpu_work_without_a_gpu_is_not_run(
         self, monkeypatch: pytest.MonkeyPatch, gpus: int, passed: bool
     ):
-        monkeypatch.setattr(checking, "visible_gpus", lambda: gpus)
+        monkeypatch.setattr("guerdon.checking.examination.visible_gpus", lambda: gpus)
         report = only(make(exact, work="gpu"))
         assert report.passed is passed
         assert report.needs == (() if gpus else ("a GPU: none is visible here",))
         assert (named(report, "right").verdict is Verdict.PASS) is passed
 
     def test_hidden_gpus_do_not_count(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(checking.glob, "glob", lambda _: ["/dev/nvidia0"])
+        monkeypatch.setattr("glob.glob", lambda _: ["/dev/nvidia0"])
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        assert checking.visible_gpus() == 0
+        assert visible_gpus() == 0
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-        assert checking.visible_gpus() == 1
+        assert visible_gpus() == 1
 
     def test_a_service_is_sent_no_megabyte(self):
         lengths: list[int] = []

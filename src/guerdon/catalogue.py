@@ -86,10 +86,21 @@ def entry_of(definition: Definition, name: str = "", package: str = "") -> Entry
         name=name or definition.name,
         description=documentation(definition).partition("\n")[0],
         inputs=_inputs(definition),
-        value_range=definition.value_range,
+        value_range=with_defaults(definition).value_range,
         place=registry.place_of(definition),
         package=package,
     )
+
+
+def with_defaults(definition: Definition) -> Definition:
+    """A class as the reward that it is by default; a class that needs options stays one."""
+    if not isinstance(definition, type) or "" in options_of(definition).values():
+        return definition
+    try:
+        return registry.create(definition)
+    except Exception:
+        # Listing must not fail because one of many rewards lacks an extra or a device.
+        return definition
 
 
 def documentation(definition: Definition) -> str:

@@ -161,6 +161,21 @@ def test_a_broken_plugin_is_listed_with_its_error_and_hides_no_other(
     assert "cli_plugin.broken:routes of cli_plugin: fails to import" in result.stderr
 
 
+def test_a_range_that_depends_on_options_is_that_of_the_defaults(file: Path, run: Run):
+    file.write_text(
+        "from guerdon.reward import BaseReward\n"
+        "class CliScaled(BaseReward):\n"
+        "    def __init__(self, scale: float = 2.0) -> None:\n"
+        "        self.value_range = (0.0, scale)\n"
+        "    def call(self, *, response: str) -> float:\n"
+        "        return 0.0\n"
+    )
+    (entry,) = listed(run, "-i", file, "cli_scaled")["rewards"]
+    assert entry["value_range"] == [0.0, 2.0]
+    facts = json.loads(run("show", "cli_scaled", "--json").stdout)
+    assert facts["declaration"]["value_range"] == [0.0, 2.0]
+
+
 class TestShow:
     def test_everything_about_a_reward(self, file: Path, run: Run):
         registry.load_file(str(file))

@@ -181,7 +181,8 @@ def _facts(reference: str, definition: Definition) -> dict[str, Any]:
 
     entry = catalogue.entry_of(definition)
     types = catalogue.option_types(definition)
-    declared = {s: getattr(definition, s) for s in SETTINGS if s not in ("auto_register", "name")}
+    made = catalogue.with_defaults(definition)
+    declared = {s: getattr(made, s) for s in SETTINGS if s not in ("auto_register", "name")}
     fixtures = declared.pop("fixtures")
     return {
         "name": entry.name,

@@ -6,7 +6,6 @@ check shows what a training run would meet. A case that could not be run is neve
 
 from __future__ import annotations
 
-import enum
 import glob
 import math
 import os
@@ -14,14 +13,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
-from guerdon import probe
-from guerdon.declaration import Work
+from guerdon.checking import probe
+from guerdon.checking.report import Case, RewardReport, Verdict
 from guerdon.errors import Blame, FailureKind, GuerdonError
 from guerdon.fixture import Fixture
-from guerdon.outcome import EMPTY, Abstention, Failure, Outcome, Range, Score
+from guerdon.outcome import Abstention, Failure, Outcome, Score
 from guerdon.policy import NO_RETRY, Policy
 from guerdon.reward import BaseReward, FunctionReward
 from guerdon.sample import Sample
@@ -41,67 +39,6 @@ BLAMELESS = "no fault of the scorer"
 
 _MASK_ALL = Policy(retry=NO_RETRY, on=dict.fromkeys(map(str, Blame), "mask"))
 _INSTALL = re.compile(r"pip install '[^']+'")
-
-
-class Verdict(enum.StrEnum):
-    """What a case showed."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    NOT_RUN = "not run"
-
-
-class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a report.
-
-    Attributes:
-        case: says what was tried.
-        kind: of the fixture, or "probe".
-        expected: what should have come out, in words.
-        got: what came out, in a few words.
-        verdict: whether they agree.
-        detail: what a failure said.
-    """
-
-    case: str
-    kind: str
-    expected: str
-    got: str
-    verdict: Verdict
-    detail: str = ""
-
-
-class RewardReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the check of one reward showed.
-
-    Attributes:
-        path: where it is in the composition, such as `total/accuracy`.
-        reward: its name.
-        fingerprint: of code, configuration and model revision.
-        value_range: declared.
-        deadline: seconds for one sample, or None.
-        work: io, cpu or gpu.
-        options: that differ from the defaults.
-        cases: in order.
-        notes: what the reader should know: no fixtures, no range.
-        needs: what is missing here, with the line that installs it.
-    """
-
-    path: str
-    reward: str
-    fingerprint: str
-    value_range: Range
-    deadline: float | None
-    work: Work
-    options: Mapping[str, str] = EMPTY
-    cases: tuple[Case, ...] = ()
-    notes: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether every case passed, and nothing was missing."""
-        return not self.needs and all(case.verdict is not Verdict.FAIL for case in self.cases)
 
 
 def check(
@@ -129,9 +66,9 @@ def check(
         if leaf.fingerprint not in seen:
             seen.add(leaf.fingerprint)
             bases.extend(fixture.sample for fixture in leaf.fixtures)
-            yield _Check(path, leaf, backend, seconds).leaf()
+            yield _Examination(path, leaf, backend, seconds).leaf()
     if reward.children:
-        yield _Check(reward.name, reward, backend, seconds).composition(bases)
+        yield _Examination(reward.name, reward, backend, seconds).composition(bases)
 
 
 def leaves(reward: BaseReward, path: str = "") -> Iterator[tuple[str, BaseReward]]:
@@ -160,7 +97,7 @@ def visible_gpus() -> int:
     return len(glob.glob("/dev/nvidia[0-9]*")) or len(glob.glob("/dev/kfd"))
 
 
-class _Check:
+class _Examination:
     """One reward under check."""
 
     def __init__(self, path: str, reward: BaseReward, backend: Any, seconds: float) -> None:
