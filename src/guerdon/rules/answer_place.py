@@ -174,6 +174,7 @@ _KINDS: dict[str, Callable[[str, int, int], _Place | None]] = {
 }
 ALL_MARKERS = tuple(_KINDS)
 HASH_MARKERS = ("####",)
+DAPO_MARKERS = ("nswer", "NSWER", "\\boxed", "\\fbox")
 
 
 def statements(text: str, markers: tuple[str, ...] = ALL_MARKERS) -> Iterator[Statement]:

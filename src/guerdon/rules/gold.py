@@ -53,3 +53,18 @@ def _text(item: object) -> str:
         except ValueError:
             raise BadInput("the ground truth is an integer of thousands of digits") from None
     raise BadInput(f"the ground truth holds a {type(item).__name__}, not a text")
+
+
+def one_text(ground_truth: object) -> str:
+    """A ground truth that is one text or number, as text.
+
+    Raises:
+        BadInput: It is neither, or it is blank.
+
+    >>> one_text(0.5), one_text(" 1/2 ")
+    ('0.5', ' 1/2 ')
+    """
+    text = _text(ground_truth)
+    if not text.strip():
+        raise BadInput("the ground truth is empty")
+    return text

@@ -14,6 +14,7 @@ from guerdon.errors import BadInput, InvalidReward
 from guerdon.reward import reward
 from guerdon.rules.answer_place import ALL_MARKERS, HASH_MARKERS, final_part, statements
 from guerdon.rules.case import case
+from guerdon.rules.compat import unirl
 from guerdon.rules.compat.verl import gsm8k_score
 from guerdon.rules.numeral import SEGMENT_CHARS, canonical, parse_number, stated_number
 from guerdon.rules.option import one_of
@@ -145,7 +146,7 @@ def gsm8k(
     *,
     method: Method = "marked",
     format_score: float = 0.0,
-    compat: bool = False,
+    compat: bool | str = False,
 ) -> float:
     """1 if the number that the response states as its answer equals the ground truth, else 0.
 
@@ -160,20 +161,31 @@ def gsm8k(
         method: `marked` (default) knows all markers, `strict` only `####`, `flexible` falls back
             to the last number of the text.
         format_score: Earned by a wrong number after a marker, between 0 and 1.
-        compat: Repeat verl 0.9.1 bit for bit instead (with `strict` or `flexible`): string
-            equality, the last 300 characters only. `gsm8k.py` there, after Luong et al. (2024).
+        compat: `verl` (or True) repeats verl 0.9.1 bit for bit (with `strict` or `flexible`):
+            string equality, the last 300 characters only; `unirl` repeats UniRL's
+            `gsm8k_exact_match`: the first `####` number, else the last number, equal as text.
 
     >>> gsm8k.call_sync(response="9 * 2 = 18, so\\n#### $18.00", ground_truth="18")
     1.0
     """
     if compat:
-        if method == "marked":
-            raise InvalidReward("compat=True repeats verl and needs method strict or flexible")
-        if not isinstance(ground_truth, str):
-            raise BadInput(f"verl compares texts, not a {type(ground_truth).__name__}")
-        return gsm8k_score(response, ground_truth, method, format_score)
+        return _compat_score(response, ground_truth, method, format_score, compat)
     gold = gold_number(ground_truth)
     answer = stated_answer(response, method)
     if answer is None:
         return 0.0
     return 1.0 if answer == gold else format_score
+
+
+def _compat_score(
+    response: str, ground_truth: object, method: Method, format_score: float, compat: bool | str
+) -> float:
+    system = "verl" if compat is True else str(compat)
+    one_of("compat", system, ("verl", "unirl"))
+    if not isinstance(ground_truth, str):
+        raise BadInput(f"{system} compares texts, not a {type(ground_truth).__name__}")
+    if system == "unirl":
+        return unirl.gsm8k_score(response, ground_truth)
+    if method == "marked":
+        raise InvalidReward("compat=True repeats verl and needs method strict or flexible")
+    return gsm8k_score(response, ground_truth, method, format_score)

@@ -257,6 +257,14 @@ class JsonSchema(BaseReward):
             ground_truth=_PERSON,
         ),
         case(
+            "metamorphic",
+            "schema in the metadata",
+            1.0,
+            response="[1]",
+            ground_truth={"type": "object"},
+            metadata={"schema": {"type": "array"}},
+        ),
+        case(
             "metamorphic", "schema as text", 1.0, response="[1]", ground_truth='{"type": "array"}'
         ),
         case(
@@ -282,7 +290,7 @@ class JsonSchema(BaseReward):
             _checked(self._schema, InvalidReward)
 
     def prepare(
-        self, *, response: str, schema: Any = None, ground_truth: Any = None
+        self, response: str, schema: Any = None, ground_truth: Any = None
     ) -> Ready | dict[str, str]:
         """The value where the response is no JSON at all, else what the worker has to check."""
         wanted = self._schema

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from guerdon.errors import BadInput
 from guerdon.reward import reward
-from guerdon.rules.answer_place import part
+from guerdon.rules.answer_place import last_tag, part
 from guerdon.rules.case import case
+from guerdon.rules.compat.verl import MANY_TAGS, search_r1_score
 from guerdon.rules.gold import gold_texts
 from guerdon.rules.normal import caseless, squad_normal
 from guerdon.rules.option import one_of
@@ -214,3 +215,57 @@ def _f1(answer: str, counts: Counter[str], size: int, gold: str) -> tuple[float,
         return 0.0, 0.0, 0.0
     precision, recall = common / size, common / len(tokens)
     return 2 * precision * recall / (precision + recall), precision, recall
+
+
+_SEARCH_FIXTURES = (
+    *(fixture for fixture in _QA_FIXTURES if fixture.name != "equivalent form"),
+    case(
+        "full", "verl's row", 1.0, response="<answer>US</answer>", ground_truth={"target": "U.S."}
+    ),
+    case("zero", "no tag", 0.0, response="US", ground_truth={"target": "U.S."}),
+    case(
+        "metamorphic",
+        "many tags",
+        0.25,
+        response="<answer>US</answer>" * 11,
+        ground_truth={"target": "U.S."},
+    ),
+)
+
+
+@reward(name="search_r1", value_range=(0.0, 1.0), fixtures=_SEARCH_FIXTURES)
+def search_r1(
+    response: str,
+    ground_truth: Any,
+    *,
+    substring: bool = False,
+    format_score: float = 0.0,
+    compat: bool = False,
+) -> float:
+    """1 if the last answer tag holds an accepted text after SQuAD normalisation, else 0.
+
+    A right answer in a response with more than ten answer tags earns a quarter. Source: Search-R1
+    (Jin et al. 2025, arXiv:2503.09516). Range 0 to 1.
+
+    Args:
+        response: What the model wrote; linear in its length.
+        ground_truth: A mapping with `target`, a text, or a list of accepted texts.
+        substring: The answer only has to contain an accepted text.
+        format_score: Earned by a wrong answer inside a tag.
+        compat: Repeat verl 0.9.1: tags are matched from the left, many tags do not matter for
+            `substring`, and a truth that is empty after normalisation is part of every answer.
+
+    >>> search_r1.call_sync(response="<answer>The U.S.</answer>", ground_truth={"target": ["US"]})
+    1.0
+    """
+    if compat:
+        return search_r1_score(response, gold_texts(ground_truth), substring, format_score)
+    golds = _normal_golds(ground_truth, "squad")
+    answer = last_tag(response, "answer")
+    if answer is None:
+        return 0.0
+    read = squad_normal(answer)
+    if not (any(gold in read for gold in golds) if substring else read in golds):
+        return format_score
+    tags = max(response.count("<answer>"), response.count("</answer>"))
+    return 0.25 if tags > MANY_TAGS else 1.0

@@ -293,14 +293,14 @@ def _power(base: int | float, exponent: int | float) -> Any:
 class SympyObjects:
     """SymPy's objects, as `parse_expr` with implied multiplication builds them.
 
-    A name of several letters is the product of its letters unless it is known, Greek, or has an
-    underscore. Names that SymPy knows beyond those are refused.
+    With `implicit`, factors may stand side by side and a name of several letters is the product of
+    its letters unless it is known, Greek, or has an underscore; without it, as `sympify` reads
+    text, a name is one symbol. Names that SymPy knows beyond a few are refused.
 
     Raises:
         MissingExtra: SymPy is not installed.
     """
 
-    implicit = True
     _FUNCTIONS = frozenset({"sqrt", "ln"})
     # fmt: off
     _REFUSED = frozenset((
@@ -310,7 +310,8 @@ class SympyObjects:
     ))
     # fmt: on
 
-    def __init__(self) -> None:
+    def __init__(self, *, implicit: bool = True) -> None:
+        self.implicit = implicit
         try:
             import sympy
         except ImportError:
@@ -343,7 +344,9 @@ class SympyObjects:
             return self._known[name]
         if name in self._REFUSED:
             raise Refused(f"{name} is no symbol")
-        if "_" in name or _is_greek(name):
+        if not self.implicit and hasattr(self._sympy, name):
+            raise Refused(f"{name} is no symbol")
+        if not self.implicit or "_" in name or _is_greek(name):
             return self._sympy.Symbol(name)
         product: Any = self._sympy.Integer(1)
         for piece in re.findall(r"\d+|\D", name):

@@ -1,6 +1,10 @@
 """UniRL 0.1.0, `unirl/reward/local`: the text scorers, without `sympify` on model text."""
 
 import re
+from fractions import Fraction
+
+from guerdon.rules.compat.expression import SympyObjects, evaluate, is_zero
+from guerdon.rules.compat.hendrycks import closing_brace
 
 _HASHES = re.compile(r"####\s*([-+]?\d[\d,]*\.?\d*)")
 _NUMBERS = re.compile(r"[-+]?\d*\.?\d+")
@@ -60,3 +64,82 @@ def gsm8k_score(response: str, ground_truth: str | float) -> float:
     0.0
     """
     return float(gsm8k_answer(response) == str(ground_truth).strip().replace(",", ""))
+
+
+# -- math_boxed.py --------------------------------------------------------------------------------
+
+MAX_CHARS = 4000
+"""A longer answer is equal only if its text is."""
+
+_LATEX_TEXT = re.compile(r"\\text\s*\{[^{}]*\}")
+_LATEX_FRACTION = re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_DROPPED = ("\\left", "\\right", "\\,", "\\!", "\\;", "\\ ", "\\quad", "\\qquad")
+_HUGE_EXPONENT = re.compile(r"[eE][+-]?[0-9_]{4,}")
+_SLACK = 1e-9
+
+
+def boxed_answer(text: str) -> str:
+    r"""The last box, or what follows its last equals sign, else the first `####` number.
+
+    >>> boxed_answer(r"so \boxed{x = 3}"), boxed_answer("#### 1,234")
+    ('3', '1234')
+    """
+    start = text.rfind("\\boxed")
+    if start >= 0:
+        opening = text.find("{", start)
+        end = closing_brace(text, opening) if opening >= 0 else None
+        if end is not None:
+            return text[opening + 1 : end].rsplit("=", 1)[-1].strip()
+    found = _HASHES.search(text)
+    return found[1].replace(",", "") if found is not None else ""
+
+
+def same_value(answer: str, truth: str) -> bool:
+    r"""Whether `math_boxed` calls two texts equal, with its `sympify` replaced by our parser.
+
+    Raises:
+        MissingExtra: SymPy is not installed and needed.
+
+    >>> same_value(r"\frac{6}{4}", "1.5"), same_value("x*2", "2*x"), same_value("1,000", "1000")
+    (True, True, True)
+    """
+    if not answer:
+        return False
+    if answer.strip() == truth.strip():
+        return True
+    if len(answer) > MAX_CHARS or len(truth) > MAX_CHARS:
+        return False
+    given, wanted = _plain(answer), _plain(truth)
+    if not given or _HUGE_EXPONENT.search(given) or _HUGE_EXPONENT.search(wanted):
+        return False
+    try:
+        return Fraction(given) == Fraction(wanted)
+    except (ValueError, ZeroDivisionError):
+        pass
+    return _same_expression(given, wanted)
+
+
+def _same_expression(given: str, wanted: str) -> bool:
+    try:
+        algebra = SympyObjects(implicit=False)
+        return is_zero(evaluate(given, algebra) - evaluate(wanted, algebra))
+    except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError):
+        # What SymPy cannot read or simplify is compared as floats, as in the original.
+        pass
+    except RecursionError:
+        return False
+    try:
+        return abs(float(given) - float(wanted)) < _SLACK
+    except ValueError:
+        return False
+
+
+def _plain(text: str) -> str:
+    text = _LATEX_TEXT.sub("", text.strip().strip("$").strip())
+    for dropped in _DROPPED:
+        text = text.replace(dropped, "")
+    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    for _ in range(3):
+        text = _LATEX_FRACTION.sub(r"((\1)/(\2))", text)
+    text = text.replace("\\cdot", "*").replace("\\times", "*").replace("^", "**")
+    return text.replace(",", "").replace(" ", "").replace("%", "")
