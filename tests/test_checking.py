@@ -11,7 +11,7 @@ import pytest
 
 from guerdon.checking import Case, RewardReport, Verdict, changed_options, check, visible_gpus
 from guerdon.compose import WeightedSum
-from guerdon.errors import Blame, FailureKind, MissingExtra, RewardFailure
+from guerdon.errors import Blame, FailureKind, MissingExtra, RewardFailure, Unavailable
 from guerdon.fixture import Fixture
 from guerdon.reward import BaseReward, FunctionReward
 from guerdon.sample import Message, Sample
@@ -268,6 +268,13 @@ class TestWithoutFixtures:
         assert [case.verdict for case in report.cases] == [Verdict.NOT_RUN]
         assert "an invented sample does not suit it" in report.notes[1]
 
+    def test_what_no_sample_excuses_fails(self):
+        def nan_always(response: str) -> float:
+            return float("nan")
+
+        report = only(make(nan_always, fixtures=()))
+        assert failed(report) == ["an invented sample"]
+
     def test_a_missing_range_is_said(self):
         report = only(make(exact, value_range=(float("-inf"), float("inf"))))
         assert report.notes == ("declares no value_range: any finite number passes",)
@@ -281,6 +288,16 @@ class TestWhatIsMissing:
         report = only(make(needs_extra))
         assert not report.passed
         assert report.needs == ("pip install 'guerdon[math]'",)
+        assert {case.verdict for case in report.cases} == {Verdict.NOT_RUN}
+
+    @pytest.mark.parametrize("fixtures", [(), (RIGHT,)])
+    def test_a_service_that_does_not_answer_is_named(self, fixtures: Sequence[Fixture]):
+        async def judge(response: str) -> float:
+            raise Unavailable("the judge at localhost:1 does not answer")
+
+        report = only(make(judge, work="io", fixtures=fixtures))
+        assert not report.passed
+        assert report.needs == ("the judge at localhost:1 does not answer",)
         assert {case.verdict for case in report.cases} == {Verdict.NOT_RUN}
 
     @pytest.mark.parametrize(("gpus", "passed"), [(0, False), (1, True)])

@@ -104,7 +104,7 @@ class NoRepr:
         (Score(value=np.float64(0.5)), 0.5),
         (Score(value=np.float32(0.5)), 0.5),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_numbers_become_scores_of_plain_floats(raw: object, value: float) -> None:
     sealed = seal(raw)
@@ -135,7 +135,7 @@ def test_none_is_an_abstention(raw: object) -> None:
         Score(value=1.0, components={"a": math.inf}),
         Score(value=10**400),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value_that_is_not_finite_is_a_failure_of_the_scorer(raw: object) -> None:
     sealed = seal(raw)

@@ -157,7 +157,7 @@ def test_media_parts_of_a_message(part: dict[str, Any], media: Media) -> None:
         {"role": "assistant", "tool_calls": [{"function": {"name": 5}}]},
         {"role": "assistant", "tool_calls": [{"name": "f", "arguments": 5}]},
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_message_is_refused_by_name(raw: Any) -> None:
     with pytest.raises(InvalidSample):
@@ -166,7 +166,7 @@ def test_what_is_no_message_is_refused_by_name(raw: Any) -> None:
         Sample(response=[raw])
 
 
-@pytest.mark.parametrize("raw", [5, 1.5, b"bytes", {1, 2}, object(), np.zeros((2, 2))], ids=repr)
+@pytest.mark.parametrize("raw", [5, 1.5, b"bytes", {1, 2}, object(), np.zeros((2, 2))], ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("field", ["prompt", "response"])
 def test_what_is_neither_text_nor_messages_is_refused(field: str, raw: Any) -> None:
     with pytest.raises(InvalidSample, match=field):

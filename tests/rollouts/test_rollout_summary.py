@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guerdon.rollouts.summary import SLOWEST, Moments, Summary
+from guerdon.rollouts.summary import EXAMPLES, SLOWEST, Moments, Summary
 
 finite = st.floats(-1e6, 1e6)
 
@@ -103,12 +103,23 @@ def test_failures_are_counted_by_kind_and_blame_with_the_first_of_each():
 
     kinds = [("raised", "scorer"), ("bad_input", "data"), ("raised", "scorer")]
     failed = report_of([lost(n, *kind) for n, kind in enumerate(kinds)]).failed
-    assert [(f.kind, f.blame, f.count, f.row) for f in failed] == [
-        ("raised", "scorer", 2, 0),
-        ("bad_input", "data", 1, 1),
+    assert [(f.kind, f.blame, f.count, [e.row for e in f.examples]) for f in failed] == [
+        ("raised", "scorer", 2, [0, 2]),
+        ("bad_input", "data", 1, [1]),
     ]
-    assert failed[0].message.startswith("message 0")
-    assert len(failed[0].message) < 400
+    assert failed[0].examples[0].message.startswith("message 0")
+    assert len(failed[0].examples[0].message) < 400
+
+
+def test_equal_messages_are_quoted_once_and_few_of_many():
+    def lost(n, message):
+        failure = {"kind": "raised", "blame": "scorer", "message": message, "retryable": False}
+        return row(n, failure=failure)
+
+    (same,) = report_of([lost(n, "oops") for n in range(50)]).failed
+    assert (same.count, len(same.examples)) == (50, 1)
+    (many,) = report_of([lost(n, f"oops {n}") for n in range(50)]).failed
+    assert (many.count, [e.row for e in many.examples]) == (50, list(range(EXAMPLES)))
 
 
 def test_components_with_gaps_have_their_own_counts():

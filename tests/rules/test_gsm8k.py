@@ -199,7 +199,7 @@ def test_unusable_ground_truth_is_bad_input_and_never_a_score(gold: object) -> N
         ("3/4", "0.75"),
         ("1/3", "1/3"), ("18.", "18"), ("9*2=18\n#### 18", "18"), ("text\nA: 18", "18"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_ground_truths_that_are_one_number(gold: object, number: str) -> None:
     assert gold_number(gold) == number
