@@ -37,6 +37,7 @@ GROUP = "check"
 SAMPLES = "samples of its fixtures"
 BLAMELESS = "no fault of the scorer"
 
+_UNSUITABLE = (FailureKind.BAD_INPUT, FailureKind.RAISED)
 _MASK_ALL = Policy(retry=NO_RETRY, on=dict.fromkeys(map(str, Blame), "mask"))
 _INSTALL = re.compile(r"pip install '[^']+'")
 
@@ -159,8 +160,8 @@ class _Examination:
             self._fixture(fixture, outcome)
 
     def _fixture(self, fixture: Fixture, outcome: Outcome) -> None:
-        missing = self._missing_extra(outcome)
         mismatch = fixture.mismatch(outcome)
+        missing = mismatch is not None and self._is_missing(outcome)
         verdict = Verdict.NOT_RUN if missing else Verdict.FAIL if mismatch else Verdict.PASS
         self.cases.append(
             Case(
@@ -173,12 +174,18 @@ class _Examination:
             )
         )
 
-    def _missing_extra(self, outcome: Outcome) -> bool:
-        if not isinstance(outcome, Failure) or "MissingExtra" not in outcome.message:
+    def _is_missing(self, outcome: Outcome) -> bool:
+        """Whether the reward lacks something here: a package, or a service that answers."""
+        if not isinstance(outcome, Failure):
             return False
-        line = _INSTALL.search(outcome.message)
-        self.needs.append(line.group() if line else outcome.message)
-        return True
+        if "MissingExtra" in outcome.message:
+            line = _INSTALL.search(outcome.message)
+            self.needs.append(line.group() if line else outcome.message)
+            return True
+        if outcome.kind is FailureKind.UNAVAILABLE:
+            self.needs.append(outcome.message)
+            return True
+        return False
 
     def _probes(self, samples: Sequence[Sample]) -> None:
         """What every reward must survive, on samples like those of its fixtures."""
@@ -186,14 +193,19 @@ class _Examination:
         samples = samples or [probe.invented()]
         with self._service(self.reward) as service:
             first = self._score(service, samples)
-            lacking = [outcome for outcome in first if self._missing_extra(outcome)]
+            name = "an invented sample" if invented else SAMPLES
+            lacking = [outcome for outcome in first if self._is_missing(outcome)]
             if lacking:
+                self._probe(name, BLAMELESS, None, lacking[0])
                 return
             base = next((s for s, o in zip(samples, first, strict=True) if _valid(o)), None)
-            if invented and base is None:
-                self._unknown_samples(first[0])
+            if invented and _is_unsuitable(first[0]):
+                self.notes.append(
+                    "an invented sample does not suit it: only fixtures can show if it works"
+                )
+                self._probe(name, BLAMELESS, None, first[0])
                 return
-            self._scores_samples(first, "an invented sample" if invented else SAMPLES)
+            self._scores_samples(first, name)
             if base is None:
                 self.notes.append("scores no sample of its fixtures: nothing else was probed")
                 return
@@ -212,11 +224,6 @@ class _Examination:
             (outcome,) = self._score(service, [sample])
             fine = isinstance(outcome, Failure) and outcome.kind is FailureKind.BAD_INPUT
             self._probe(f"without {name}", "bad_input", fine, outcome)
-
-    def _unknown_samples(self, outcome: Outcome) -> None:
-        """Nothing is known that the reward can score: whether it works cannot be said."""
-        self.notes.append("an invented sample does not suit it: only fixtures can show if it works")
-        self._probe("an invented sample", "a score", None, outcome)
 
     def _scores_samples(self, outcomes: Sequence[Outcome], name: str) -> None:
         """The samples of the fixtures, with the options as configured."""
@@ -322,6 +329,11 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
         name = "score" if isinstance(outcome, Score) else describe(outcome).partition(" ")[0]
         counts[name] = counts.get(name, 0) + 1
     return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _is_unsuitable(outcome: Outcome) -> bool:
+    """Whether a failure may only say that an invented sample is not what the reward is for."""
+    return isinstance(outcome, Failure) and outcome.kind in _UNSUITABLE
 
 
 def _valid(outcome: Outcome) -> bool:
