@@ -245,9 +245,17 @@ class TestRoutes:
         with RewardService(made) as service:
             assert service.score_sync(self.SAMPLES).mask.tolist() == [True, True, False, False]
 
-    def test_the_routes_of_the_registry(self, load_text: Loader):
+    def test_a_registry_without_routes_is_said_so(
+        self, load_text: Loader, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("guerdon.plugins.routes", dict)
+        with pytest.raises(ConfigError, match="the registry has no routes"):
+            load_text("routes: registered")
+
+    def test_the_routes_of_the_registry(self, load_text: Loader, monkeypatch: pytest.MonkeyPatch):
         from guerdon import registry
 
+        monkeypatch.setattr("guerdon.plugins.routes", dict)
         registry.route("openai/*", "cfg_exact")
         registry.route("*", "cfg_tidy")
         made = load_text("routes: registered").reward

@@ -111,6 +111,8 @@ def routed(builder: Builder, node: Any, default: BaseReward | None, place: Place
     """
     if node == REGISTERED:
         node = registry.routes()
+        if not node:
+            raise place.error("the registry has no routes: see 'guerdon rewards'")
     if not isinstance(node, dict) or not node:
         raise place.error(f"routes are a mapping of data source patterns to rewards, not {node!r}")
     patterns = sorted(cast("dict[str, Any]", node), key=_precedence)
