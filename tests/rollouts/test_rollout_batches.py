@@ -43,13 +43,21 @@ def simple(n, **fields):
     return {"response": f"r{n}", "sample_id": f"s{n}", "group_id": f"g{n // 2}", **fields}
 
 
+def in_order(batches, done=NOTHING, batch_size=256):
+    return list(batches.in_order(done, batch_size))
+
+
+def by_group(batches, done=NOTHING, batch_size=256):
+    return list(batches.by_group(done, batch_size))
+
+
 def numbers(found):
     return [[item.row for item in batch] for batch in found]
 
 
 def test_rows_come_in_order_in_batches(tmp_path):
     path = write(tmp_path, map(simple, range(10)))
-    assert numbers(opened(path, batch_size=4).in_order(NOTHING)) == [
+    assert numbers(in_order(opened(path), NOTHING, 4)) == [
         [0, 1, 2, 3],
         [4, 5, 6, 7],
         [8, 9],
@@ -59,18 +67,18 @@ def test_rows_come_in_order_in_batches(tmp_path):
 def test_large_rows_make_small_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(batches_module, "BATCH_BYTES", 2000)
     path = write(tmp_path, [simple(n, response="x" * 1500) for n in range(4)])
-    assert numbers(opened(path).in_order(NOTHING)) == [[0, 1], [2, 3]]
+    assert numbers(in_order(opened(path), NOTHING)) == [[0, 1], [2, 3]]
 
 
 def test_a_limit_counts_rows_that_are_read(tmp_path):
     path = write(tmp_path, map(simple, range(10)))
-    assert numbers(opened(path, limit=3).in_order(NOTHING)) == [[0, 1, 2]]
-    assert numbers(opened(path, limit=30, batch_size=99).in_order(NOTHING)) == [list(range(10))]
+    assert numbers(in_order(opened(path, limit=3), NOTHING)) == [[0, 1, 2]]
+    assert numbers(in_order(opened(path, limit=30), NOTHING, 99)) == [list(range(10))]
 
 
 def test_bad_rows_travel_along_with_their_place(tmp_path):
     rows = [simple(0), "{oops", {"sample_id": "s2"}, simple(3)]
-    items = next(opened(write(tmp_path, rows)).in_order(NOTHING))
+    items = in_order(opened(write(tmp_path, rows)), NOTHING)[0]
     assert [item.sample is None for item in items] == [False, True, True, False]
     assert (items[1].place, items[2].place) == ("line 2", "line 3")
     assert "not JSON" in items[1].problem
@@ -81,11 +89,11 @@ def test_bad_rows_travel_along_with_their_place(tmp_path):
 def test_a_repeated_id_is_refused_wherever_it_is(tmp_path):
     rows = [simple(n) for n in range(600)]
     rows[599]["sample_id"] = "s1"
-    items = [item for batch in opened(write(tmp_path, rows)).in_order(NOTHING) for item in batch]
+    items = [item for batch in in_order(opened(write(tmp_path, rows)), NOTHING) for item in batch]
     bad = [item for item in items if item.problem]
     assert [(item.row, item.sample_id) for item in bad] == [(599, "s1")]
     assert "also that of row 1" in bad[0].problem
-    unmapped = opened(write(tmp_path, rows), ["sample_id="]).in_order(NOTHING)
+    unmapped = in_order(opened(write(tmp_path, rows), ["sample_id="]), NOTHING)
     assert not any(item.problem for batch in unmapped for item in batch)
 
 
@@ -103,16 +111,16 @@ def test_ids_are_remembered_when_there_are_many(monkeypatch):
 
 def test_what_is_done_is_passed_over_and_must_be_the_same(tmp_path):
     path = write(tmp_path, map(simple, range(6)))
-    digests = {i.row: i.digest for b in opened(path).in_order(NOTHING) for i in b}
+    digests = {i.row: i.digest for b in in_order(opened(path), NOTHING) for i in b}
     done = DoneRows({row: digests[row] for row in (0, 3)})
-    assert numbers(opened(path).in_order(done)) == [[1, 2, 4, 5]]
+    assert numbers(in_order(opened(path), done)) == [[1, 2, 4, 5]]
     changed = write(tmp_path, [simple(n, extra=n == 3) for n in range(6)], "changed.jsonl")
     with pytest.raises(Misuse, match=r"line 1: this row differs"):
-        list(opened(changed).in_order(done))
+        in_order(opened(changed), done)
     shorter = write(tmp_path, map(simple, range(2)), "shorter.jsonl")
     with pytest.raises(Misuse, match="has 2 rows, but row 3 is scored already"):
-        list(opened(shorter).in_order(done))
-    assert numbers(opened(shorter, limit=2).in_order(done)) == [[1]]
+        in_order(opened(shorter), done)
+    assert numbers(in_order(opened(shorter, limit=2), done)) == [[1]]
 
 
 @pytest.mark.parametrize(
@@ -120,9 +128,9 @@ def test_what_is_done_is_passed_over_and_must_be_the_same(tmp_path):
 )
 def test_the_digest_covers_how_a_row_is_read(tmp_path, change):
     path = write(tmp_path, [simple(0)])
-    plain = next(opened(path).in_order(NOTHING))[0].digest
-    assert next(opened(path).in_order(NOTHING))[0].digest == plain
-    assert next(opened(path, **change).in_order(NOTHING))[0].digest != plain
+    plain = in_order(opened(path), NOTHING)[0][0].digest
+    assert in_order(opened(path), NOTHING)[0][0].digest == plain
+    assert in_order(opened(path, **change), NOTHING)[0][0].digest != plain
 
 
 def shuffled(count, seed=1):
@@ -135,7 +143,7 @@ def shuffled(count, seed=1):
 def test_groups_come_whole_from_anywhere(tmp_path, batch_size):
     rows = shuffled(200)
     rows[17] = "{oops"
-    found = list(opened(write(tmp_path, rows), batch_size=batch_size).by_group(NOTHING))
+    found = by_group(opened(write(tmp_path, rows)), NOTHING, batch_size)
     assert sorted(item.row for batch in found for item in batch) == list(range(200))
     where = {}
     for number, batch in enumerate(found):
@@ -144,20 +152,22 @@ def test_groups_come_whole_from_anywhere(tmp_path, batch_size):
                 where.setdefault(item.group_id, set()).add(number)
     assert len(where) == 50
     assert all(len(places) == 1 for places in where.values())
-    in_order = {i.row: i.digest for b in opened(write(tmp_path, rows)).in_order(NOTHING) for i in b}
-    assert {i.row: i.digest for b in found for i in b} == in_order
+    plain = in_order(opened(write(tmp_path, rows)), NOTHING)
+    assert {i.row: i.digest for b in found for i in b} == {
+        i.row: i.digest for b in plain for i in b
+    }
 
 
 def test_a_group_that_was_written_in_part_comes_again_as_a_whole(tmp_path):
     path = write(tmp_path, map(simple, range(8)))
-    digests = {i.row: i.digest for b in opened(path).by_group(NOTHING) for i in b}
+    digests = {i.row: i.digest for b in by_group(opened(path), NOTHING) for i in b}
     done = DoneRows({row: digests[row] for row in (0, 1, 2)})
-    assert numbers(opened(path).by_group(done)) == [[2, 3, 4, 5, 6, 7]]
+    assert numbers(by_group(opened(path), done)) == [[2, 3, 4, 5, 6, 7]]
 
 
 def test_rows_without_a_group_are_groups_of_their_own(tmp_path):
     rows = [{"response": "x"} for _ in range(3)]
-    assert numbers(opened(write(tmp_path, rows), batch_size=1).by_group(NOTHING)) == [
+    assert numbers(by_group(opened(write(tmp_path, rows)), NOTHING, 1)) == [
         [0],
         [1],
         [2],
@@ -171,7 +181,7 @@ def test_parquet_rows_have_the_same_groups(tmp_path):
     rows = [row for row in shuffled(40) if isinstance(row, dict)]
     path = tmp_path / "data.parquet"
     pq.write_table(pyarrow.Table.from_pylist(rows), path)
-    found = opened(str(path), batch_size=4, keep_input=True).by_group(NOTHING)
+    found = by_group(opened(str(path), keep_input=True), NOTHING, 4)
     groups = [{item.group_id for item in batch} for batch in found]
     assert len(groups) == 10
     assert all(len(names) == 1 for names in groups)
@@ -203,7 +213,7 @@ def test_parquet_in_every_packing(tmp_path, packed):
     reader = opened(str(packed_path))
     assert reader.layout.name == "verl"
     assert reader.reader.total == 5
-    items = next(reader.in_order(NOTHING))
+    items = in_order(reader)[0]
     assert [item.sample.response for item in items] == [f"r{n}" for n in range(5)]
     assert items[3].sample.metadata["index"] == 3
     assert items[3].place == "row 4"
@@ -216,8 +226,8 @@ def test_a_torn_parquet_file_is_refused(tmp_path):
 
 
 def test_the_length_of_an_input_is_known_at_last(tmp_path):
-    found = opened(write(tmp_path, map(simple, range(1000))), batch_size=100)
-    batches = found.in_order(NOTHING)
+    found = opened(write(tmp_path, map(simple, range(1000))))
+    batches = found.in_order(NOTHING, 100)
     next(batches)
     assert found.total() == pytest.approx(1000, rel=0.1)
     list(batches)

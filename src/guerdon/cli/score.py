@@ -78,8 +78,8 @@ def score(
         typer.Option("--concurrency", min=1, metavar="N", help="Workers, or calls in flight."),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, metavar="N", help="Rows scored at once.")
-    ] = 256,
+        int | None, typer.Option("--batch-size", min=1, metavar="N", help="Rows scored at once.")
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Longest wait for a batch."),

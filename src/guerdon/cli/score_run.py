@@ -22,7 +22,7 @@ from guerdon.rollouts.outcome_row import OutcomeRow
 from guerdon.rollouts.output import STDOUT, FileOutput, Output, StreamOutput, open_file
 from guerdon.rollouts.reader import Reader
 from guerdon.rollouts.scorer import Conditions, Scorer, Stopped, open_scorer
-from guerdon.rollouts.scoring import run
+from guerdon.rollouts.scoring import batch_rows, run
 from guerdon.rollouts.summary import Report, Summary
 
 
@@ -39,7 +39,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
     on_failure: str | None = None
     concurrency: int | None = None
-    batch_size: int = 256
+    batch_size: int | None = None
     timeout: float | None = None
     split: str = "train"
     step: int | None = None
@@ -83,7 +83,6 @@ class ScoreRun:
             self._reader,
             Choice(
                 mapping=mapping,
-                batch_size=request.batch_size,
                 limit=request.limit,
                 keep_input=request.keep_input,
                 salt=f"{request.step}/{request.split}",
@@ -108,8 +107,9 @@ class ScoreRun:
         stopped = self._score()
         self._progress.close()
         report = self._summary.report()
-        self._print(report, stopped)
-        return stopped or self._is_error(report)
+        errors = self._errors(report)
+        self._print(report, stopped, errors)
+        return stopped or errors > 0
 
     def _opened(self, part: Any) -> Any:
         self._closing.append(part)
@@ -159,9 +159,10 @@ class ScoreRun:
         """Score all batches; returns whether the run was stopped before its end."""
         batches = self._batches
         ordered = batches.by_group if self._scorer.whole_groups else batches.in_order
+        size = self._request.batch_size or batch_rows(self._scorer)
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            asyncio.run(run(ordered(self._output), self._scorer, self._write))
+            asyncio.run(run(ordered(self._output, size), self._scorer, self._write))
         except KeyboardInterrupt:
             self._progress.close()
             self._say(f"interrupted: {self._left()}")
@@ -198,10 +199,12 @@ class ScoreRun:
             "add --resume to the same command to go on"
         )
 
-    def _is_error(self, report: Report) -> bool:
-        return any(self._scorer.raises(failed.kind, failed.blame) for failed in report.failed)
+    def _errors(self, report: Report) -> int:
+        """Failures that the policy calls an error of the run."""
+        raises = self._scorer.raises
+        return sum(f.count for f in report.failed if raises(f.kind, f.blame))
 
-    def _print(self, report: Report, stopped: bool) -> None:
+    def _print(self, report: Report, stopped: bool, errors: int) -> None:
         request = self._request
         seconds = time.perf_counter() - self._began
         facts = {
@@ -211,6 +214,7 @@ class ScoreRun:
             "fingerprint": self._scorer.fingerprint,
             "output": request.out,
             "complete": not stopped,
+            "errors": errors,
             "new_rows": self._new_rows,
             "seconds": seconds,
         }

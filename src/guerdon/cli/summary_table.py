@@ -23,7 +23,7 @@ def print_report(report: Report, facts: dict[str, Any], stream: TextIO) -> None:
 
     Args:
         report: of the rows.
-        facts: what else is known: `reward`, `seconds`, `new_rows`.
+        facts: what else is known: `reward`, `seconds`, `new_rows`, `errors`.
         stream: where to.
     """
     terminal = stream.isatty()
@@ -38,6 +38,9 @@ def print_report(report: Report, facts: dict[str, Any], stream: TextIO) -> None:
     if slowest:
         named = ", ".join(f"{_name(s.row, s.sample_id)} {duration(s.elapsed_s)}" for s in slowest)
         console.print(Text(f"slowest: {named}"), soft_wrap=True)
+    if facts["errors"]:
+        rows = "1 failed row is" if facts["errors"] == 1 else f"{facts['errors']:,} failed rows are"
+        console.print(f"exit status 1: {rows} an error (--on-failure mask accepts them)")
 
 
 def _headline(report: Report, facts: dict[str, Any]) -> Text:
@@ -90,10 +93,13 @@ def _failures(failed: list[FailureCount]) -> Table:
     table.add_column("failures", justify="right")
     table.add_column("kind")
     table.add_column("blame")
-    table.add_column("first", overflow="fold", ratio=1)
+    table.add_column("examples", overflow="fold", ratio=1)
     for count in failed:
-        first = f"{_name(count.row, count.sample_id)}: {count.message}"
-        table.add_row(f"{count.count:,}", count.kind, count.blame, Text(_printable(first)))
+        quoted = [
+            f"{_name(example.row, example.sample_id)}: {_printable(example.message)}"
+            for example in count.examples
+        ]
+        table.add_row(f"{count.count:,}", count.kind, count.blame, Text("\n".join(quoted)))
     return table
 
 

@@ -35,14 +35,12 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         mapping: field to column; see `parse_mapping`.
-        batch_size: samples that are scored at once.
         limit: rows that are read; None reads all.
         keep_input: whether output rows hold the whole input row.
         salt: what else decides the scores, such as the step; it goes into the digests.
     """
 
     mapping: dict[str, str] = {}
-    batch_size: int = 256
     limit: int | None = None
     keep_input: bool = False
     salt: str = ""
@@ -106,8 +104,12 @@ class Batches:
             known = self.rows_read / read if read else None
         return known if limit is None else min(limit, known or limit)
 
-    def in_order(self, done: Done) -> Iterator[Batch]:
+    def in_order(self, done: Done, batch_size: int) -> Iterator[Batch]:
         """Batches in the order of the input, without the rows that are done.
+
+        Args:
+            done: rows of an earlier run.
+            batch_size: rows of one batch, or fewer where they are large.
 
         Raises:
             Misuse: a row that is done differs from the input.
@@ -120,25 +122,29 @@ class Batches:
                 continue
             batch.append(item)
             size += item.size
-            if len(batch) >= self._choice.batch_size or size >= BATCH_BYTES:
+            if len(batch) >= batch_size or size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
         if batch:
             yield batch
 
-    def by_group(self, done: Done) -> Iterator[Batch]:
+    def by_group(self, done: Done, batch_size: int) -> Iterator[Batch]:
         """Batches of whole groups, wherever their members lie; first the rows that are unusable.
 
         A group of which an earlier run has written only a part comes again as a whole.
+
+        Args:
+            done: rows of an earlier run.
+            batch_size: rows from which a batch is full.
         """
         store = GroupStore()
         try:
-            yield from self._collect(store, done)
-            yield from self._groups(store, done)
+            yield from self._collect(store, done, batch_size)
+            yield from self._groups(store, done, batch_size)
         finally:
             store.close()
 
-    def _collect(self, store: GroupStore, done: Done) -> Iterator[Batch]:
+    def _collect(self, store: GroupStore, done: Done, batch_size: int) -> Iterator[Batch]:
         unusable: Batch = []
         held: list[tuple[str | None, str, Record]] = []
         size = 0
@@ -149,17 +155,17 @@ class Batches:
             else:
                 held.append((item.group_id, item.digest, record))
             size += item.size
-            if len(unusable) >= self._choice.batch_size:
+            if len(unusable) >= batch_size:
                 yield unusable
                 unusable = []
-            if size >= BATCH_BYTES or len(held) >= self._choice.batch_size:
+            if size >= BATCH_BYTES or len(held) >= batch_size:
                 store.add(held)
                 held, size = [], 0
         store.add(held)
         if unusable:
             yield unusable
 
-    def _groups(self, store: GroupStore, done: Done) -> Iterator[Batch]:
+    def _groups(self, store: GroupStore, done: Done, batch_size: int) -> Iterator[Batch]:
         batch: Batch = []
         size = 0
         for members in store.groups():
@@ -169,7 +175,7 @@ class Batches:
                 item = self._describe(record, digest_)
                 batch.append(item)
                 size += item.size
-            if len(batch) >= self._choice.batch_size or size >= BATCH_BYTES:
+            if len(batch) >= batch_size or size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
         if batch:

@@ -51,15 +51,17 @@ def decode_value(raw: bytes) -> Any:
 
 def _patient(raw: bytes) -> object:
     try:
-        text = raw.decode("utf-8-sig", "surrogatepass")
+        text = raw.rstrip(b"\r\n").decode("utf-8-sig", "surrogatepass")
     except UnicodeDecodeError as error:
         byte = raw[error.start]
         raise Unreadable(f"not UTF-8: byte 0x{byte:02x} at position {error.start}") from None
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        place = f"character {error.pos + 1}"
-        raise Unreadable(f"not JSON: {error.msg} at {place} of {_excerpt(raw)}") from None
+        what = error.msg.removesuffix(" at")
+        raise Unreadable(
+            f"not JSON: {what} at character {error.pos + 1} of {_excerpt(raw)}"
+        ) from None
     except RecursionError:
         raise Unreadable(f"not usable JSON: nested too deeply: {_excerpt(raw)}") from None
     except ValueError as error:

@@ -14,8 +14,17 @@ from guerdon.rollouts.scorer import Scorer, Stopped
 
 OPEN_BATCHES = 2
 """Batches that are being scored at once by a reward that keeps this process busy."""
-OPEN_BATCHES_WAITING = 4
+OPEN_BATCHES_WAITING = 8
 """The same for a reward that waits for others: one slow sample then does not idle the workers."""
+BATCH_ROWS = 256
+"""Rows that are scored at once."""
+BATCH_ROWS_WAITING = 64
+"""The same for a reward that waits for others: a crash costs the open batches."""
+
+
+def batch_rows(scorer: Scorer) -> int:
+    """How many rows to score at once where the user does not say."""
+    return BATCH_ROWS_WAITING if scorer.waits else BATCH_ROWS
 
 
 async def run(

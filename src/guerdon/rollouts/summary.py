@@ -12,6 +12,8 @@ import msgspec
 
 SLOWEST = 5
 """Rows that are named as the slowest."""
+EXAMPLES = 5
+"""Failures of one kind and blame that are quoted."""
 LONGEST_MESSAGE = 300
 
 
@@ -75,6 +77,20 @@ class Moments:
         return Stats(self._count, self._mean, std, self._low, self._high)
 
 
+class Example(msgspec.Struct, frozen=True):
+    """One failed row.
+
+    Attributes:
+        row: its position.
+        sample_id: as far as it has one.
+        message: what was wrong.
+    """
+
+    row: int
+    sample_id: str | None
+    message: str
+
+
 class FailureCount(msgspec.Struct):
     """Failures of one kind and blame.
 
@@ -82,17 +98,13 @@ class FailureCount(msgspec.Struct):
         kind: failure kind.
         blame: who caused them.
         count: how many.
-        row: the first of them.
-        sample_id: of that row.
-        message: of that row.
+        examples: the first of them with different messages.
     """
 
     kind: str
     blame: str
     count: int
-    row: int
-    sample_id: str | None
-    message: str
+    examples: list[Example]
 
 
 class Groups(msgspec.Struct, frozen=True):
@@ -229,13 +241,16 @@ class Summary:
         self.unassigned_failures += row["assigned"] is None
         key = (lost["kind"], lost["blame"])
         count = self._failed.get(key)
-        if count is not None:
-            count.count += 1
+        if count is None:
+            count = self._failed[key] = FailureCount(*key, 0, [])
+        count.count += 1
+        if len(count.examples) >= EXAMPLES:
             return
         message = lost["message"]
         if len(message) > LONGEST_MESSAGE:
             message = f"{message[:LONGEST_MESSAGE]}..."
-        self._failed[key] = FailureCount(*key, 1, row["row"], row["sample_id"], message)
+        if all(example.message != message for example in count.examples):
+            count.examples.append(Example(row["row"], row["sample_id"], message))
 
     def _count_groups(self) -> Groups | None:
         if not self._groups:
