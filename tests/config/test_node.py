@@ -235,6 +235,32 @@ class TestRoutes:
         with RewardService(made) as service:
             assert service.score_sync(self.SAMPLES).values.tolist() == [0.0, 1.0, 1.0, 0.0]
 
+    def test_exact_patterns_of_one_reward_are_one_component(self, load_text: Loader):
+        made = load_text(
+            "routes: {a: cfg_exact, b/c: cfg_exact, d: {name: cfg_exact, method: loose},"
+            " 'e/*': cfg_exact, f: cfg_tidy}"
+        ).reward
+        assert list(made.children) == [
+            "cfg_exact@b_c",
+            "cfg_exact@d",
+            "cfg_tidy",
+            "cfg_exact@e_*",
+        ]
+        samples = [
+            Sample(response="4", ground_truth="4", data_source=source)
+            for source in ("a", "b/c", "d", "e/1", "f", "g")
+        ]
+        with RewardService(made) as service:
+            scored = service.score_sync(samples)
+        assert scored.mask.tolist() == [True] * 5 + [False]
+        columns = {name: c.mask.tolist()[:5] for name, c in scored.components.items()}
+        assert columns["cfg_exact@b_c"] == [True, True, False, False, False]
+        assert columns["cfg_exact@e_*"] == [False, False, False, True, False]
+
+    def test_patterns_that_look_alike_are_told_apart(self, load_text: Loader):
+        made = load_text("routes: {'a/*': cfg_exact, 'a_*': cfg_exact}").reward
+        assert list(made.children) == ["cfg_exact@a_*", "cfg_exact@a_*'"]
+
     def test_a_reward_beside_routes_takes_the_rest(self, load_text: Loader):
         made = load_text("{reward: cfg_tidy, routes: {'openai/*': cfg_exact}}").reward
         with RewardService(made) as service:

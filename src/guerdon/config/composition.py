@@ -40,6 +40,7 @@ REGISTERED = "registered"
 """In the place of routes: those of the registry."""
 
 _CHILD_FIELDS = Child.__struct_fields__
+_OTHERWISE = "otherwise"
 _WILDCARDS = frozenset("*?[")
 
 
@@ -115,32 +116,48 @@ def routed(builder: Builder, node: Any, default: BaseReward | None, place: Place
             raise place.error("the registry has no routes: see 'guerdon rewards'")
     if not isinstance(node, dict) or not node:
         raise place.error(f"routes are a mapping of data source patterns to rewards, not {node!r}")
-    patterns = sorted(cast("dict[str, Any]", node), key=_precedence)
-    rewards = {pattern: builder.reward(node[pattern], place.child(pattern)) for pattern in patterns}
-    names = _names(rewards)
-    children: dict[str, ChildLike] = {names[p]: rewards[p] for p in patterns}
-    when = {names[pattern]: pattern for pattern in patterns}
+    nodes = cast("dict[str, Any]", node)
+    rewards = {
+        pattern: builder.reward(nodes[pattern], place.child(pattern))
+        for pattern in sorted(nodes, key=_precedence)
+    }
+    cases = _cases(rewards)
+    children: dict[str, ChildLike] = {name: rewards[found[0]] for name, found in cases.items()}
     otherwise = None
     if default is not None:
-        otherwise = "otherwise"
+        otherwise = _OTHERWISE
         children[otherwise] = default
-    return guarded(place, Conditional, children, when, otherwise=otherwise, name="routes")
+    return guarded(place, Conditional, children, cases, otherwise=otherwise, name="routes")
 
 
 def _precedence(pattern: str) -> tuple[bool, int]:
     """As `registry.reference_for`: patterns without wildcards first, then the longest."""
-    return bool(_WILDCARDS & set(pattern)), -len(pattern)
+    return _has_wildcard(pattern), -len(pattern)
 
 
-def _names(rewards: Mapping[str, BaseReward]) -> dict[str, str]:
-    """Component names: the reward's own, with the pattern where several routes share it."""
-    used = [reward.name for reward in rewards.values()]
-    return {
-        pattern: reward.name
-        if used.count(reward.name) == 1
-        else f"{reward.name}@{pattern}".replace("/", "_")
-        for pattern, reward in rewards.items()
-    }
+def _has_wildcard(pattern: str) -> bool:
+    return bool(_WILDCARDS & set(pattern))
+
+
+def _cases(rewards: Mapping[str, BaseReward]) -> dict[str, list[str]]:
+    """Patterns by component name, in order of precedence.
+
+    Exact patterns of one reward are one case, because only one of them can fit; patterns with
+    wildcards are cases of their own. A name that is used twice gets the pattern.
+    """
+    groups: dict[str, list[str]] = {}
+    for pattern, reward in rewards.items():
+        key = pattern if _has_wildcard(pattern) else f"={reward.name} {reward.fingerprint}"
+        groups.setdefault(key, []).append(pattern)
+    listed = list(groups.values())
+    used = [rewards[patterns[0]].name for patterns in listed]
+    cases: dict[str, list[str]] = {}
+    for name, patterns in zip(used, listed, strict=True):
+        shown = name if used.count(name) == 1 else f"{name}@{patterns[0]}".replace("/", "_")
+        while shown in cases or shown == _OTHERWISE:
+            shown += "'"
+        cases[shown] = patterns
+    return cases
 
 
 def _children(builder: Builder, node: Any, place: Place) -> dict[str, Child] | list[Child]:
