@@ -120,6 +120,7 @@ HOSTILE = {
 TRUTHS: dict[str, object] = {
     "multiple_choice": "B",
     "gsm8k": "18",
+    "trajectory": "18",
     "clevr_count": "18",
     "json_schema": {"type": "object"},
     "tool_calls": [{"name": "look", "arguments": {"at": 1}}],
@@ -134,7 +135,7 @@ def test_hostile_text_gets_a_score_in_linear_time(rule: BaseReward, text: str) -
         response=text,
         ground_truth=TRUTHS.get(rule.name, "truth"),
         response_token_ids=[1, 2, 3],
-        response_mask=[1, 0, 1],
+        response_mask=[1, 1, 1],
         metadata={"correct": True},
     )
     started = time.process_time()
