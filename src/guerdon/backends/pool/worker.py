@@ -21,6 +21,7 @@ from guerdon.backends.backend import Sealed
 from guerdon.backends.inline import call_each, call_many
 from guerdon.backends.pool import frames
 from guerdon.backends.pool.board import AREA_BYTES, IDLE, Board
+from guerdon.errors import UnknownReward
 from guerdon.injection import Arguments
 from guerdon.reward import BaseReward
 
@@ -66,14 +67,18 @@ class Worker:
     def _load(self, number: int, files: dict[str, str], pickled: bytes) -> None:
         import pickle
 
+        broken: list[str] = []
+        for path in files.values():
+            try:
+                registry.load_file(path)
+            except UnknownReward as caught:
+                broken.append(str(caught))  # it matters only if the reward needs this file
         error = ""
         try:
-            for path in files.values():
-                registry.load_file(path)
             self._rewards[number] = pickle.loads(pickled)
             self._limit_memory(self._rewards[number])
         except BaseException as caught:
-            error = f"{type(caught).__name__}: {caught}"
+            error = "; ".join([f"{type(caught).__name__}: {caught}", *broken])
         self._send(frames.LOADED, frames.Loaded(number, error))
 
     def _limit_memory(self, reward: BaseReward) -> None:
