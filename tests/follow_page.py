@@ -2,8 +2,8 @@
 
     python follow_page.py PAGE
 
-Python blocks share one namespace; one that begins with `# name.py` is also written to that file.
-In console blocks, lines that begin with `$ ` run and must succeed.
+Python blocks share one namespace; a block that begins with `# name.py` or `# name.yaml` is that
+file instead. The lines of console blocks run and must succeed, or end as `# exit N` says.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ def main(page: Path) -> None:
         named = FILE_NAME.match(body)
         if named:
             Path(named[1]).write_text(body, encoding="utf-8")
-        if kind == "python":
+        elif kind == "python":
             exec(compile("\n" * line + body, str(page), "exec"), names)
         elif kind == "console":
-            for command in body.splitlines():
-                if command.startswith("$ "):
-                    run(command[2:], f"{page.name}:{line}")
+            for command in filter(None, body.splitlines()):
+                run(command, f"{page.name}:{line}")
         else:
             continue
         followed += 1
@@ -40,8 +39,9 @@ def main(page: Path) -> None:
 
 
 def run(command: str, where: str) -> None:
+    _, _, status = command.partition("# exit ")
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode != int(status or 0):
         sys.exit(f"{where}: {command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
 
 
