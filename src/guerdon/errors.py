@@ -179,6 +179,10 @@ class UnportableData(GuerdonError, TypeError):
         self.type_name = type_name
 
 
+class MalformedMessage(GuerdonError, ValueError):
+    """Bytes from outside are no message of the expected type; says where and why."""
+
+
 class ScoringFailed(GuerdonError):
     """Samples failed and the policy says that failures stop the step.
 
