@@ -142,8 +142,9 @@ def _letter(text: str, at: int, end: int) -> _Place | None:
 
 
 def _word(text: str, at: int, end: int) -> _Place | None:
+    """`answer`, `option` or `choice`, found by its letters after the first."""
     before = text[at - 2] if at >= 2 else " "
-    if at < 1 or text[at - 1] not in "aA" or before.isalnum() or before == "/":
+    if at < 1 or text[at - 1] not in "aAoOcC" or before.isalnum() or before == "/":
         return None
     if before == "<" and text.startswith("nswer>", at):
         close = text.find("</answer>", at, at + SEGMENT_CHARS)
@@ -169,10 +170,13 @@ _KINDS: dict[str, Callable[[str, int, int], _Place | None]] = {
     "A\uff1a": _letter,
     "nswer": _word,
     "NSWER": _word,
+    "ption": _word,
+    "hoice": _word,
     "\\boxed": _box,
     "\\fbox": _box,
 }
-ALL_MARKERS = tuple(_KINDS)
+CHOICE_MARKERS = tuple(_KINDS)
+ALL_MARKERS = tuple(kind for kind in _KINDS if kind not in ("ption", "hoice"))
 HASH_MARKERS = ("####",)
 DAPO_MARKERS = ("nswer", "NSWER", "\\boxed", "\\fbox")
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from guerdon.errors import BadInput
 from guerdon.reward import reward
-from guerdon.rules.answer_place import ALL_MARKERS, Statement, final_part, statements
+from guerdon.rules.answer_place import CHOICE_MARKERS, Statement, final_part, statements
 from guerdon.rules.case import case
 from guerdon.rules.compat.unirl import mc_score
 
@@ -114,7 +114,7 @@ def chosen(response: str, choices: Sequence[str] | None = None) -> frozenset[str
     r"""The letters that a response chooses as its final answer; empty when it states none.
 
     The last answer marker behind which an option stands decides (`Answer: B`, `answer is (B)`,
-    `\boxed{B}`, `<answer>B</answer>`, `A: B`); the text of an option may stand for its letter. A
+    `option is B`, `\boxed{B}`, `<answer>B</answer>`, `A: B`); the text of an option may stand for its letter. A
     response, or a last line, that is nothing but an option counts too. A letter anywhere else,
     such as the article A, does not.
 
@@ -123,7 +123,7 @@ def chosen(response: str, choices: Sequence[str] | None = None) -> frozenset[str
     """
     options = len(choices) if choices else _MAX_OPTIONS
     text = final_part(response)
-    for found in statements(text, ALL_MARKERS):
+    for found in statements(text, CHOICE_MARKERS):
         letters = _letters_of(found, choices, options)
         if letters:
             return letters

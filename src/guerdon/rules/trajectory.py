@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import islice, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -320,9 +320,9 @@ class Trajectory(BaseReward):
         arguments = binder.one(one)
         if isinstance(arguments, MissingArgument):
             raise BadInput(f"rule '{self._rule.name}': {arguments}")
-        prepared: Any = arguments
+        prepared = cast("Any", arguments)
         if self._rule.prepare is not None:
-            prepared = self._rule.prepare(**arguments)
+            prepared = self._rule.prepare(**prepared)
         ready = isinstance(prepared, Ready)
         raw: Any = prepared.result if ready else self._rule.call(**prepared)
         sealed = seal(raw, self._rule.value_range)
