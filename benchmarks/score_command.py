@@ -38,11 +38,13 @@ shortest = FunctionReward(shortest, scope="group")
 """
 
 MEASURED = (
-    "import resource, sys\n"
+    "import sys\n"
     "from guerdon.cli.main import main\n"
     "try:\n    main(sys.argv[1:])\n"
     "except SystemExit as ended:\n    status = ended.code\n"
-    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+    # Not `ru_maxrss`: across an exec it keeps the peak of the process that forked.
+    "peak = next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM'))\n"
+    "print(peak, file=sys.stderr)\n"
     "sys.exit(status)\n"
 )
 
