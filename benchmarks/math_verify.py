@@ -44,6 +44,7 @@ Scorer = Callable[[Pairs], list[bool | None]]
 
 
 def guerdon_scorer() -> tuple[Scorer, Callable[[], None]]:
+    """Guerdon, both stages in this process."""
     sys.path.insert(0, str(ROOT / "src"))
     from guerdon.rules.math import engine, verdict, verify
 
@@ -55,6 +56,7 @@ def guerdon_scorer() -> tuple[Scorer, Callable[[], None]]:
 
 
 def pattern_scorer() -> tuple[Scorer, Callable[[], None]]:
+    """Math-Verify called as TRL calls it."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
 
@@ -77,6 +79,7 @@ def pattern_scorer() -> tuple[Scorer, Callable[[], None]]:
 
 
 def trl_scorer() -> tuple[Scorer, Callable[[], None]]:
+    """TRL's `accuracy_reward`."""
     from trl.rewards import accuracy_reward
 
     def score(pairs: Pairs) -> list[bool | None]:
@@ -92,6 +95,7 @@ def trl_scorer() -> tuple[Scorer, Callable[[], None]]:
 
 
 def verl_scorer() -> tuple[Scorer, Callable[[], None]]:
+    """verl's comparison, without its worker pool."""
     from verl.utils.reward_score import math_verify as module
 
     def one(gold: str, text: str) -> bool:
@@ -101,6 +105,7 @@ def verl_scorer() -> tuple[Scorer, Callable[[], None]]:
 
 
 def areal_scorer() -> tuple[Scorer, Callable[[], None]]:
+    """AReaL's `MathVerifyWorker`."""
     from areal.reward import MathVerifyWorker
 
     worker = MathVerifyWorker()
@@ -144,6 +149,7 @@ def warm_up_pairs() -> Pairs:
 
 
 def cpu() -> float:
+    """User and system seconds of this process and its children."""
     own, children = (
         resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
@@ -180,11 +186,13 @@ def run_contender(name: str, path: Path) -> None:
 
 
 def corpus(folder: Path) -> Pairs:
+    """The generated completions: gold answer, response."""
     with gzip.open(folder / "math_corpus.jsonl.gz", "rt") as lines:
         return [(row["ground_truth"], row["response"]) for row in map(json.loads, lines)]
 
 
 def rollouts(folder: Path) -> Pairs:
+    """The GSM8K rollouts: gold answer, response."""
     with (folder / "gsm8k_rollouts.jsonl").open() as lines:
         return [(row["ground_truth"], row["response"]) for row in map(json.loads, lines)]
 
@@ -205,6 +213,7 @@ def long_and_short(pairs: Pairs) -> tuple[Pairs, Pairs]:
 
 
 def tasks_of(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """What every contender scores, in order."""
     pairs, gsm8k = corpus(args.data), rollouts(args.data)
     short, long = long_and_short(pairs)
     if args.smoke:
@@ -220,6 +229,7 @@ def tasks_of(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def contenders_of(args: argparse.Namespace) -> dict[str, str]:
+    """The interpreter of each contender."""
     found = {"guerdon": sys.executable, "pattern": sys.executable}
     for name in ("trl", "verl", "areal"):
         python = getattr(args, f"{name}_python")
@@ -229,6 +239,7 @@ def contenders_of(args: argparse.Namespace) -> dict[str, str]:
 
 
 def measure(name: str, python: str, path: Path) -> dict[str, Any]:
+    """One contender in a fresh process."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
     done = subprocess.run(
         [python, __file__, "--contender", name, "--tasks", str(path)],
@@ -244,6 +255,7 @@ def measure(name: str, python: str, path: Path) -> dict[str, Any]:
 
 
 def report(rounds: dict[str, list[dict[str, Any]]], tasks: list[dict[str, Any]]) -> bool:
+    """Print the table; whether the verdicts agree."""
     sizes = {task["name"]: len(task["pairs"]) for task in tasks}
 
     def ms(name: str, task: str, which: Callable[[list[float]], float]) -> float:
@@ -291,6 +303,7 @@ def differences(
 
 
 def main() -> None:
+    """Run the benchmark, or one contender of it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="a few seconds instead of minutes")
     parser.add_argument("--rounds", type=int, default=3)
