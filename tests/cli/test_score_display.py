@@ -28,6 +28,16 @@ def test_plain_lines_are_bounded_by_rows_and_not_by_time():
         assert ("left" in lines[0]) is known
 
 
+def test_reading_ahead_is_shown():
+    stream = io.StringIO()
+    progress = Lines(stream)
+    for rows in range(0, 100_001, 500):
+        progress.read(rows, rows / 100_000)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "read 1,000 rows (1%), which wait for the rest of their groups"
+    assert 5 <= len(lines) <= 30
+
+
 def test_a_short_run_has_no_lines():
     stream = io.StringIO()
     assert lines_of(Lines(stream), stream, 900, 100, True) == []
@@ -51,6 +61,7 @@ def test_a_terminal_gets_a_bar_and_keeps_notes():
     progress = open_progress(stream, quiet=False)
     assert isinstance(progress, Bar)
     progress.note("a [bold]note[/bold]")
+    progress.read(100, None)
     progress.show(512, 3, 0.5)
     progress.close()
     shown = stream.getvalue()

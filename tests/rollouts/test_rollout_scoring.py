@@ -106,9 +106,9 @@ def test_failures_never_stop_the_others_and_are_never_numbers(rewards):
 )
 def test_which_failures_are_an_error(rewards, on_failure, expected):
     scorer = open_scorer(f"{rewards}:judge", [], Conditions(on_failure=on_failure))
-    assert scorer.raises("raised", "scorer") is expected
-    assert scorer.raises("bad_input", "data") is expected
-    assert scorer.raises("timeout", "candidate") is False
+    assert scorer.raises("scorer") is expected
+    assert scorer.raises("data") is expected
+    assert scorer.raises("candidate") is False
 
 
 CONFIG = """
@@ -130,14 +130,30 @@ def test_the_policy_of_a_configuration_holds(tmp_path, rewards):
     items = items_of("good", "data", "bug", group_id="g")
     rows, scorer = scored(path, items)
     assert [row.get("dropped", False) for row in rows] == [True, True, True]
-    assert not scorer.raises("bad_input", "data")
-    assert scorer.raises("unavailable", "infrastructure")
+    assert not scorer.raises("data")
+    assert scorer.raises("infrastructure")
     rows, scorer = scored(path, items, split="validation")
     assert [row["assigned"] for row in rows] == [None, 0.25, None]
-    assert scorer.raises("raised", "scorer")
-    assert not scored(path, items, split="validation", on_failure="mask")[1].raises("x", "scorer")
+    assert scorer.raises("scorer")
+    assert not scored(path, items, split="validation", on_failure="mask")[1].raises("scorer")
     with pytest.raises(Misuse, match="no policy for --split test"):
         scored(path, items, split="test")
+
+
+def test_dropping_groups_needs_them_whole(tmp_path, rewards):
+    assert open_scorer(configured(tmp_path, rewards), [], Conditions()).whole_groups
+    validation = Conditions(split="validation")
+    assert not open_scorer(configured(tmp_path, rewards), [], validation).whole_groups
+
+
+def test_abstentions_can_be_an_error(tmp_path, rewards):
+    text = CONFIG.split("policy:")[0] + "policy: {{abstention: raise}}\n"
+    path = configured(tmp_path, rewards, text)
+    rows, scorer = scored(path, items_of("skip"))
+    assert rows[0]["outcome"] == "abstention"
+    assert scorer.raises(None)
+    assert not open_scorer(path, [], Conditions(on_failure="mask")).raises(None)
+    assert not open_scorer(f"{rewards}:judge", [], Conditions()).raises(None)
 
 
 def test_a_used_up_budget_stops_the_run_after_writing(tmp_path, rewards):

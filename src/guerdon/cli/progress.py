@@ -21,6 +21,10 @@ class Progress(Protocol):
         """Show so many rows, failures among them, and the share of the input that was read."""
         ...
 
+    def read(self, rows: int, fraction: float | None) -> None:
+        """Show so many rows that are only read, and their share of the input."""
+        ...
+
     def note(self, message: str) -> None:
         """Print a line that stays."""
         ...
@@ -54,6 +58,9 @@ class Silent:
     def show(self, rows: int, failures: int, fraction: float | None) -> None:
         """Nothing."""
 
+    def read(self, rows: int, fraction: float | None) -> None:
+        """Nothing."""
+
     def note(self, message: str) -> None:
         """Print a line."""
         print(message, file=self._stream, flush=True)
@@ -78,21 +85,38 @@ class Lines(Silent):
         self._earlier = earlier
         self._clock = clock
         self._began = clock()
-        self._mark = float(FIRST_LINE)
-        self._step = 0
+        self._scored = Marks()
+        self._read = Marks()
 
     def show(self, rows: int, failures: int, fraction: float | None) -> None:
         """Print a line when a mark was passed."""
-        if rows < self._mark:
-            return
-        elapsed = self._clock() - self._began
-        self.note(describe(rows, failures, fraction, (rows - self._earlier) / max(elapsed, 1e-9)))
-        while self._mark <= rows:
-            self._mark *= STEPS[self._step % len(STEPS)]
+        if self._scored.passed(rows, fraction):
+            elapsed = max(self._clock() - self._began, 1e-9)
+            self.note(describe(rows, failures, fraction, (rows - self._earlier) / elapsed))
+
+    def read(self, rows: int, fraction: float | None) -> None:
+        """Print a line when a mark was passed."""
+        if self._read.passed(rows, fraction):
+            self.note(describe_reading(rows, fraction))
+
+
+class Marks:
+    """Numbers of rows at which a line is due: 1, 2, 5 times a power of ten, or each twentieth."""
+
+    def __init__(self) -> None:
+        self._next = float(FIRST_LINE)
+        self._step = 0
+
+    def passed(self, rows: int, fraction: float | None) -> bool:
+        """Whether a mark was passed; the next one follows from the rows and their share."""
+        if rows < self._next:
+            return False
+        while self._next <= rows:
+            self._next *= STEPS[self._step % len(STEPS)]
             self._step += 1
         if fraction:
-            # Not later than the next twentieth of the whole.
-            self._mark = min(self._mark, max(rows + FIRST_LINE, rows + rows / fraction / LINES))
+            self._next = min(self._next, max(rows + FIRST_LINE, rows + rows / fraction / LINES))
+        return True
 
 
 class Bar:
@@ -107,21 +131,30 @@ class Bar:
         self._began = time.monotonic()
         self._bar: Any = RichProgress(
             SpinnerColumn(),
-            TextColumn("scoring"),
+            TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[state]}"),
             console=Console(file=stream, highlight=False),
             transient=True,
         )
-        self._task = self._bar.add_task("", total=None, state="")
+        self._task = self._bar.add_task("scoring", total=None, state="")
         self._bar.start()
 
     def show(self, rows: int, failures: int, fraction: float | None) -> None:
         """Move the bar."""
         elapsed = max(time.monotonic() - self._began, 1e-9)
         state = describe(rows, failures, fraction, (rows - self._earlier) / elapsed)
+        self._move("scoring", fraction, state)
+
+    def read(self, rows: int, fraction: float | None) -> None:
+        """Move the bar."""
+        self._move("reading", fraction, f"{rows:,} rows{_share(fraction)}")
+
+    def _move(self, what: str, fraction: float | None, state: str) -> None:
         total = None if fraction is None else 1.0
-        self._bar.update(self._task, completed=fraction or 0.0, total=total, state=state)
+        self._bar.update(
+            self._task, description=what, completed=fraction or 0.0, total=total, state=state
+        )
 
     def note(self, message: str) -> None:
         """Print a line above the bar."""
@@ -139,12 +172,25 @@ def describe(rows: int, failures: int, fraction: float | None, rate: float) -> s
         >>> describe(5000, 3, 0.5, 100.0)
         '5,000 rows (50%), 3 failures, 100 rows/s, 50 s left'
     """
-    share = "" if fraction is None else f" ({fraction:.0%})"
     failed = "1 failure" if failures == 1 else f"{failures:,} failures"
-    text = f"{rows:,} rows{share}, {failed}, {_rate(rate)} rows/s"
+    text = f"{rows:,} rows{_share(fraction)}, {failed}, {_rate(rate)} rows/s"
     if not fraction or fraction >= 1.0 or rate <= 0.0:
         return text
     return f"{text}, {duration(rows / fraction * (1.0 - fraction) / rate)} left"
+
+
+def describe_reading(rows: int, fraction: float | None) -> str:
+    """Reading ahead in words.
+
+    Example:
+        >>> describe_reading(20000, 0.5)
+        'read 20,000 rows (50%), which wait for the rest of their groups'
+    """
+    return f"read {rows:,} rows{_share(fraction)}, which wait for the rest of their groups"
+
+
+def _share(fraction: float | None) -> str:
+    return "" if fraction is None else f" ({fraction:.0%})"
 
 
 def duration(seconds: float) -> str:

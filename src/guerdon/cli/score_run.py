@@ -79,15 +79,13 @@ class ScoreRun:
         request = self._request
         mapping = parse_mapping(request.mapping)
         self._reader = self._opened(Reader(request.data))
-        self._batches = Batches(
-            self._reader,
-            Choice(
-                mapping=mapping,
-                limit=request.limit,
-                keep_input=request.keep_input,
-                salt=f"{request.step}/{request.split}",
-            ),
+        choice = Choice(
+            mapping=mapping,
+            limit=request.limit,
+            keep_input=request.keep_input,
+            salt=f"{request.step}/{request.split}",
         )
+        self._batches = Batches(self._reader, choice, self._show_read)
         conditions = Conditions(
             on_failure=request.on_failure,
             workers=request.concurrency,
@@ -185,6 +183,11 @@ class ScoreRun:
         self._new_rows += len(new)
         self._progress.show(self._summary.rows, self._summary.failures, self._fraction())
 
+    def _show_read(self, rows: int) -> None:
+        """Show rows that wait for the other members of their groups."""
+        total = self._batches.total()
+        self._progress.read(rows, min(1.0, rows / total) if total else None)
+
     def _fraction(self) -> float | None:
         """Share of the input that is done, as far as it is known."""
         total = self._batches.total()
@@ -200,9 +203,10 @@ class ScoreRun:
         )
 
     def _errors(self, report: Report) -> int:
-        """Failures that the policy calls an error of the run."""
+        """Rows without a score that the policy calls an error of the run."""
         raises = self._scorer.raises
-        return sum(f.count for f in report.failed if raises(f.kind, f.blame))
+        abstentions = report.abstentions if raises(None) else 0
+        return abstentions + sum(f.count for f in report.failed if raises(f.blame))
 
     def _print(self, report: Report, stopped: bool, errors: int) -> None:
         request = self._request

@@ -6,7 +6,7 @@ Rows that cannot be scored travel along as items with a problem, so that each ge
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -69,13 +69,17 @@ class Batches:
     Args:
         reader: of the input.
         choice: what the user wants.
+        on_read: told how many rows wait for the other members of their groups.
 
     Raises:
         Misuse: the input cannot be understood; see `recognise`.
     """
 
-    def __init__(self, reader: Reader, choice: Choice) -> None:
+    def __init__(
+        self, reader: Reader, choice: Choice, on_read: Callable[[int], object] | None = None
+    ) -> None:
         self.reader = reader
+        self._on_read = on_read
         self._choice = choice
         self._records = iter(reader)
         self._peeked = self._peek()
@@ -161,6 +165,8 @@ class Batches:
             if size >= BATCH_BYTES or len(held) >= batch_size:
                 store.add(held)
                 held, size = [], 0
+                if self._on_read is not None:
+                    self._on_read(self.rows_read)
         store.add(held)
         if unusable:
             yield unusable

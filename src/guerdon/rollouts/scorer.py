@@ -70,8 +70,8 @@ class Scorer(Protocol):
         """Whether a row that was scored by a reward of this name may come from this scorer."""
         ...
 
-    def raises(self, kind: str, blame: str) -> bool:
-        """Whether failures of this kind and blame are an error of the run."""
+    def raises(self, blame: str | None) -> bool:
+        """Whether failures with this blame, or abstentions for None, are an error of the run."""
         ...
 
     async def score(self, batch: Sequence[Item]) -> list[OutcomeRow]:
@@ -103,19 +103,21 @@ class RewardScorer:
         reward = service.reward
         self.name = reward.name
         self.fingerprint = reward.fingerprint
-        self.whole_groups = any(node.scope == "group" for node in nodes(reward))
+        self._lenient, self._asked = policy
+        drops = "drop_group" in (*self._asked.on.values(), self._asked.abstention)
+        self.whole_groups = drops or any(node.scope == "group" for node in nodes(reward))
         self.waits = any(node.is_async or node.deadline is not None for node in leaves(reward))
         self._service = service
-        self._lenient, self._asked = policy
         self._conditions = conditions
 
     def accepts(self, name: str, fingerprint: str) -> bool:
         """Whether it is this reward."""
         return name == self.name and fingerprint == self.fingerprint
 
-    def raises(self, kind: str, blame: str) -> bool:
+    def raises(self, blame: str | None) -> bool:
         """Whether the policy that was asked for raises."""
-        return self._asked.on[blame] == "raise"
+        action = self._asked.abstention if blame is None else self._asked.on[blame]
+        return action == "raise"
 
     async def score(self, batch: Sequence[Item]) -> list[OutcomeRow]:
         """See `Scorer.score`."""
@@ -209,7 +211,7 @@ class RoutedScorer:
         known = {scorer.name: scorer.fingerprint for scorer in self._scorers.values()}
         return {**known, self.name: self.fingerprint}.get(name, fingerprint) == fingerprint
 
-    def raises(self, kind: str, blame: str) -> bool:
+    def raises(self, blame: str | None) -> bool:
         """As `--on-failure` says."""
         return blame in BLAMES and self._conditions.on_failure != "mask"
 
@@ -354,7 +356,12 @@ def _asked(policy: Policy | Mapping[str, Policy], conditions: Conditions) -> Pol
     if conditions.on_failure is None:
         return policy
     action = cast("Action", conditions.on_failure)
-    return msgspec.structs.replace(policy, on={**policy.on, **dict.fromkeys(BLAMES, action)})
+    accepts = action == "mask" and policy.abstention == "raise"
+    return msgspec.structs.replace(
+        policy,
+        on={**policy.on, **dict.fromkeys(BLAMES, action)},
+        abstention="mask" if accepts else policy.abstention,
+    )
 
 
 def _lenient(policy: Policy) -> Policy:
