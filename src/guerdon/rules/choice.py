@@ -114,9 +114,9 @@ def chosen(response: str, choices: Sequence[str] | None = None) -> frozenset[str
     r"""The letters that a response chooses as its final answer; empty when it states none.
 
     The last answer marker behind which an option stands decides (`Answer: B`, `answer is (B)`,
-    `option is B`, `\boxed{B}`, `<answer>B</answer>`, `A: B`); the text of an option may stand for its letter. A
-    response, or a last line, that is nothing but an option counts too. A letter anywhere else,
-    such as the article A, does not.
+    `option is B`, `\boxed{B}`, `<answer>B</answer>`, `A: B`); an option's text stands for its
+    letter. A response, or a last line, that is nothing but an option counts too. A letter anywhere
+    else, such as the article A, does not.
 
     >>> sorted(chosen("I like A, but the answer is (B).")), sorted(chosen("A man saw B"))
     (['B'], [])

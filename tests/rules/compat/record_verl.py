@@ -13,30 +13,44 @@ import json
 import random
 import sys
 
-NUMBERS = (
+NUMBERS = (  # noqa: SIM905
     "0 1 2 3 5 7 10 18 42 72 100 1000 1,000 12,345 1,234,567 0.5 .5 5. 5.0 42.0 -3 -42 +7 007 3.14"
     " 6.28 1e3 1/2 2/4 3/4 -1/2 12,34 1_000 50% 50\\% $18 \\$18 nan inf"
 ).split()
 LATEX = [
-    r"\frac{1}{2}", r"\frac12", r"\dfrac{1}{2}", r"\tfrac12", r"\frac{3}{4}", r"\sqrt{2}", r"\sqrt2",
+    r"\frac{1}{2}", r"\frac12", r"\dfrac{1}{2}", r"\tfrac12", r"\frac{3}{4}", r"\sqrt{2}",
+    r"\sqrt2",
     r"2\sqrt{3}", r"\sqrt{8}", r"2\sqrt{2}", r"\pi", r"2\pi", r"\frac{\pi}{2}", r"3\pi/4", r"x^2+1",
     r"1+x^2", r"x^{2}+1", r"(1,2)", r"(1, 2)", r"[1,2)", r"(1,2]", r"[0,\infty)", r"x+1", r"1+x",
-    r"2x", r"x*2", r"x y", r"x=5", r"k = 5", r"5\text{ cm}", r"5 \text{ cm}", r"\text{yes}", "yes", "A",
-    r"\text{(B)}", r"\left(1,2\right)", r"90^\circ", r"90^{\circ}", r"10\%", r"\begin{pmatrix}1\\2\end{pmatrix}",
-    r"\begin{pmatrix}1\end{pmatrix}", "[1]", "[1/2]", "1,2,3", "3,2,1", r"1 \text{ and } 2", "1 or 2",
-    "7 3/4", "31/4", "7.75", r"x_5", r"12_5", r"\frac", r"\sqrt", r"a\frac", r"\frac1", "", " ", r"\ ",
-    r"{5}", r"\{5\}", r"5\!", r"1{,}000", r"\mathrm{th}", "5 dollars", "5 meters", "2 million", "1\\,000",
-    "Point(1,2)", "Interval(1, 2)", "Interval.open(1, 2)", r"\overline{AB}", r"\textbf{5}", "an 5", "(1)(2)",
-    "2!", "x!", "oo", "ln(2)", "sqrt(2)", "2**3", "8", "--5", "1-", "()", "(x=5)", r"\cdot", r"2\cdot3", "6",
+    r"2x", r"x*2", r"x y", r"x=5", r"k = 5", r"5\text{ cm}", r"5 \text{ cm}", r"\text{yes}", "yes",
+    "A",
+    r"\text{(B)}", r"\left(1,2\right)", r"90^\circ", r"90^{\circ}", r"10\%",
+    r"\begin{pmatrix}1\\2\end{pmatrix}",
+    r"\begin{pmatrix}1\end{pmatrix}", "[1]", "[1/2]", "1,2,3", "3,2,1", r"1 \text{ and } 2",
+    "1 or 2",
+    "7 3/4", "31/4", "7.75", r"x_5", r"12_5", r"\frac", r"\sqrt", r"a\frac", r"\frac1", "", " ",
+    r"\ ",
+    r"{5}", r"\{5\}", r"5\!", r"1{,}000", r"\mathrm{th}", "5 dollars", "5 meters", "2 million",
+    "1\\,000",
+    "Point(1,2)", "Interval(1, 2)", "Interval.open(1, 2)", r"\overline{AB}", r"\textbf{5}", "an 5",
+    "(1)(2)",
+    "2!", "x!", "oo", "ln(2)", "sqrt(2)", "2**3", "8", "--5", "1-", "()", "(x=5)", r"\cdot",
+    r"2\cdot3", "6",
     r"\times", r"10^2", "10^{2}", "2^3", "2^10", "1024", "x^2-1", "(x-1)(x+1)", "\u00bd", "\u0661",
 ]  # fmt: skip
 NOISE = [
-    "so ", "Thus the total is ", "The answer is ", "the answers are ", "Answer: ", "answer : ", "\n",
-    "\n\nAnswer:", "#### ", "####", "A: ", ". ", " . ", "=", "== ", "is the answer", " is answer", "$", "$$",
-    "we get ", "which must be ", " dollars", " eggs.", "Step 2: ", "{", "}", "}}", "{{", "\\boxed", "\\boxed ",
-    "\\fbox{5}", "[INVALID]", "first 3 then 4", "-", ".", ",", "...", "\u00e9", "\ud83d\ude00", "<|im_end|>",
+    "so ", "Thus the total is ", "The answer is ", "the answers are ", "Answer: ", "answer : ",
+    "\n",
+    "\n\nAnswer:", "#### ", "####", "A: ", ". ", " . ", "=", "== ", "is the answer", " is answer",
+    "$", "$$",
+    "we get ", "which must be ", " dollars", " eggs.", "Step 2: ", "{", "}", "}}", "{{", "\\boxed",
+    "\\boxed ",
+    "\\fbox{5}", "[INVALID]", "first 3 then 4", "-", ".", ",", "...", "\u00e9", "\ud83d\ude00",
+    "<|im_end|>",
 ]  # fmt: skip
-WORDS = "the a an Eiffel tower Paris London The-End U.S. us O'Neil 75 seventy-five caf\u00e9 yes no".split()
+WORDS = (  # noqa: SIM905
+    "the a an Eiffel tower Paris London The-End U.S. us O'Neil 75 seventy-five caf\u00e9 yes no"
+).split()
 
 
 def atom(rng: random.Random) -> str:
@@ -55,8 +69,10 @@ def variant(rng: random.Random, text: str) -> str:
 
 def wrapped(rng: random.Random, text: str) -> str:
     forms = [
-        f"\\boxed{{{text}}}", f"\\boxed{{{text}}}.", f"#### {text}", f"Answer: {text}", f"answer:{text}\n",
-        f"The answer is {text}.", f"the answer is ${text}$. Done", f"\\boxed {text}", f"\\fbox{{{text}}}",
+        f"\\boxed{{{text}}}", f"\\boxed{{{text}}}.", f"#### {text}", f"Answer: {text}",
+        f"answer:{text}\n",
+        f"The answer is {text}.", f"the answer is ${text}$. Done", f"\\boxed {text}",
+        f"\\fbox{{{text}}}",
         f"x = {text}", f"**Answer:** {text}", text, f"{text} is the answer", f"$\\boxed{{{text}}}$",
         f"\\boxed{{\\boxed{{{text}}}}}", f"\\boxed{{{text}", f"so it must be {text}",
     ]  # fmt: skip
@@ -73,6 +89,14 @@ def response(rng: random.Random, truth: str) -> str:
     if rng.random() < 0.1:
         parts.insert(0, "blah " * rng.randrange(15, 70))
     return "".join(parts)
+
+
+def hashes(rng: random.Random) -> list[str]:
+    truth = rng.choice(NUMBERS)
+    said = response(rng, truth)
+    if rng.random() < 0.5:
+        said += f"#### {rng.choice((truth, truth, variant(rng, truth)))}" + rng.choice(NOISE)
+    return [said, truth]
 
 
 def thoughtful(rng: random.Random, truth: str) -> str:
@@ -161,8 +185,8 @@ def calls(rng: random.Random, count: int, slow: int):
     """The calls to record: rule and arguments."""
     for _ in range(count):
         truth = atom(rng)
-        yield "gsm8k_strict", [response(rng, truth), truth]
-        yield "gsm8k_flexible", [response(rng, truth), truth]
+        yield "gsm8k_strict", hashes(rng)
+        yield "gsm8k_flexible", hashes(rng)
         yield "math_reward", [response(rng, truth), variant(rng, truth)]
         yield "math_dapo", [response(rng, truth), variant(rng, truth)]
         yield "math_dapo_strict", [response(rng, truth), truth]
