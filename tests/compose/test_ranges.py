@@ -304,6 +304,12 @@ UNIT, WIDE, UP = (0.0, 1.0), (-INF, INF), (1.0, INF)
             (UNIT, UNIT),
             (0.0, 14.0),
         ),
+        # Half way one weight is 0, and the mean is the other child alone.
+        (
+            lambda c: WeightedSum([Child(c[0], linear(-1.0, 1.0, 0, 10)), c[1]], normalise=True),
+            ((0.0, 0.0), (1.0, 1.0)),
+            (0.5, 1.0),
+        ),
         (
             lambda c: WeightedSum([Child(c[0], linear(-1.0, 3.0, 0, 100)), Child(c[1], 0.5)]),
             (UNIT, UNIT),
@@ -314,6 +320,25 @@ UNIT, WIDE, UP = (0.0, 1.0), (-INF, INF), (1.0, INF)
 def test_table_of_ranges(stage: Any, make: Any, ranges: Any, expected: Any) -> None:
     children = [stage.reward(f"r{i}", value_range=ends) for i, ends in enumerate(ranges)]
     assert make(children).value_range == pytest.approx(expected)
+
+
+def test_scaled_up_under_a_schedule_the_extreme_may_lie_between_the_points(stage: Any) -> None:
+    made = WeightedSum(
+        [
+            Child(stage.reward("fading", 1.0, value_range=(0.0, 1.0)), linear(1.0, 0.0, 0, 10)),
+            stage.reward("still", 0.0, value_range=(0.0, 0.0)),
+            Child(
+                stage.reward("growing", None, value_range=(0.0, 0.0)),
+                linear(0.0, 10.0, 0, 10),
+                "renormalise",
+            ),
+        ]
+    )
+    values = [stage.one(made, step=step).value for step in (0, 5, 10)]
+    # 6.5 of weight in all, 1.5 of it there, 0.5 of that scored.
+    assert values == pytest.approx([1.0, 0.5 * 6.5 / 1.5, 0.0])
+    assert made.value_range[0] == 0.0
+    assert made.value_range[1] >= max(values)
 
 
 @pytest.mark.parametrize(

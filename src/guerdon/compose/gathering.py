@@ -8,9 +8,9 @@ from typing import Any, TypeVar, cast
 
 from msgspec.structs import replace
 
+from guerdon.backends.threads import THREADS
 from guerdon.compose.child import Member
 from guerdon.errors import Blame, FailureKind
-from guerdon.evaluation import on_thread
 from guerdon.outcome import Abstention, Failure, Outcome, Score, failure
 from guerdon.reward import BaseReward, Evaluator
 from guerdon.sample import Sample
@@ -45,7 +45,9 @@ async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
 async def off_loop(samples: Sequence[object], work: Callable[[], T]) -> T:
     """Run work over all samples, on a thread where it would stall the caller's event loop."""
-    return work() if len(samples) < LARGE_BATCH else await on_thread(work)
+    if len(samples) < LARGE_BATCH:
+        return work()
+    return await asyncio.wrap_future(THREADS.submit(work))
 
 
 async def columns(
