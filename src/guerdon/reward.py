@@ -8,10 +8,13 @@ runs.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial, update_wrapper
+from types import ModuleType
 from typing import Any, Protocol, Self, cast, overload
 
 import msgspec
@@ -339,8 +342,6 @@ class FunctionReward(BaseReward):
         return _define, (self.function, settings)
 
     def _is_global(self) -> bool:
-        import sys
-
         module_name = getattr(self.function, "__module__", None)
         if module_name in (None, "__main__"):
             return False
@@ -456,3 +457,15 @@ def run_coroutine(make: Callable[[], Any]) -> Any:
     if error:
         raise error[0]
     return box[0]
+
+
+class _Callable(ModuleType):
+    """This module, which is the decorator too: `from guerdon import reward` finds the module."""
+
+    __call__ = staticmethod(reward)
+
+    def __reduce__(self) -> Any:
+        return importlib.import_module, (self.__name__,)
+
+
+sys.modules[__name__].__class__ = _Callable
