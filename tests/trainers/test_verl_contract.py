@@ -76,6 +76,20 @@ def test_the_neutral_number_is_flagged(seen, fault):
         assert (found.kind, found.text) == ("failure", f"{kind} ({blame})")
 
 
+@pytest.mark.parametrize("way", ["page", "auto"])
+def test_the_lines_of_the_page(seen, way):
+    rows = seen["command_line"][way]
+    assert [row["reward_score"] for row in rows] == expected("rule")
+    assert list(rows[0]["reward_extra_info"]) == FIXED
+
+
+def test_settings_on_the_command_line(seen):
+    rows = seen["command_line"]["settings"]
+    assert [row["reward_score"] for row in rows] == expected("rule")
+    keys = [key for key in FIXED if key != "acc"]
+    assert list(rows[0]["reward_extra_info"]) == [*keys, "component/correct"]
+
+
 def test_a_file_of_the_users_own(seen):
     rows = seen["other_ways"]["file"]
     exact = [float(row.response.split()[-1:] == [row.ground_truth]) for row in cases.ROWS]

@@ -23,6 +23,7 @@ os.environ.update(
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from hydra import compose, initialize_config_module  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402
@@ -111,8 +112,10 @@ def config(reward_kwargs, *, path=OURS, name="compute_score", manager="naive", w
 
 
 async def run_singles(tokenizer, data, settings, **config_arguments):
+    """Args: settings: the reward_kwargs of a small configuration, or a whole one."""
+    whole = settings if "reward_manager" in settings.get("reward", ()) else None
     manager = load_reward_manager(
-        config(settings, **config_arguments),
+        whole or config(settings, **config_arguments),
         tokenizer,
         reward_router_address=None,
         reward_model_tokenizer=None,
@@ -163,6 +166,39 @@ def failing(tokenizer):
         seen[f"{fault} neutral"] = asyncio.run(run_singles(tokenizer, data, settings))[1]
     ours.close()
     return seen
+
+
+def from_the_command_line(tokenizer):
+    """The lines of docs/trainers.md, through Hydra and verl's own configuration."""
+    data = make_data(tokenizer, cases.ROWS)
+    seen = {}
+    for name, lines in command_lines().items():
+        with initialize_config_module("verl.trainer.config", version_base=None):
+            composed = compose("ppo_trainer", overrides=lines)
+        seen[name] = asyncio.run(run_singles(tokenizer, data, composed))[1]
+    ours.close()
+    return seen
+
+
+def command_lines():
+    """The page's first block, as it stands, and what its table of settings adds."""
+    page = Path(__file__).parents[3] / "docs" / "trainers.md"
+    lines = [line.strip() for line in page.read_text().splitlines() if line.startswith("    ")]
+    plain = [line for line in lines if "custom_reward_function" in line][:3]
+    kwargs = "+reward.custom_reward_function.reward_kwargs"
+    return {
+        "page": plain,
+        "auto": plain[:2],
+        "settings": [
+            *plain,
+            f"{kwargs}.options.method=strict",
+            f"{kwargs}.neutral=0.5",
+            f"{kwargs}.retry_within=5",
+            f"{kwargs}.backend={{pool: {{workers: 1}}}}",
+            f"{kwargs}.components=[correct]",
+            f"{kwargs}.acc=false",
+        ],
+    }
 
 
 def other_ways(tokenizer):
@@ -248,6 +284,7 @@ def main():
     seen = {
         "in_process": in_process(tokenizer),
         "failing": failing(tokenizer),
+        "command_line": from_the_command_line(tokenizer),
         "other_ways": other_ways(tokenizer),
     }
     ours.close()
