@@ -28,6 +28,9 @@ CONCURRENCY = 128
 HEARTBEAT_SECONDS = 0.05
 """How often a loop shows that it is alive, and how often it is looked at."""
 
+CLOSING_SECONDS = 1.0
+"""How long cancelled calls may clean up when their loop is stopped."""
+
 STALL_GRACE_SECONDS = 1.0
 """How much longer than its deadline a call may hold its loop, as everything there waits."""
 
@@ -164,9 +167,16 @@ class _Loop:
         try:
             self._serve()
             with contextlib.suppress(KeyboardInterrupt, SystemExit):
-                self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+                self._loop.run_until_complete(self._wind_up())
         finally:
             self._loop.close()
+
+    async def _wind_up(self) -> None:
+        """Give what is cancelled the time to clean up."""
+        cancelled = asyncio.all_tasks() - {asyncio.current_task()}
+        if cancelled:
+            await asyncio.wait(cancelled, timeout=CLOSING_SECONDS)
+        await self._loop.shutdown_asyncgens()
 
     def _serve(self) -> None:
         """Run until stopped; asyncio lets a task that exits or interrupts end its loop."""
@@ -287,6 +297,8 @@ class _Loop:
             task.cancel()
 
     def _cancel_all(self) -> None:
+        if self._closing:
+            return
         self._closing = True
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
