@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 
 from guerdon.backends.backend import Backend, Calls, Limits, Results, Sealed
 from guerdon.backends.threads import THREADS
-from guerdon.errors import Blame, FailureKind
+from guerdon.errors import Blame, ConfigError, FailureKind, InvalidReward
 from guerdon.injection import Arguments, Binder, Call
 from guerdon.outcome import Failure, Outcome, Score, failure, failure_from, seal
 from guerdon.policy import Retry
@@ -27,6 +28,9 @@ from guerdon.reward import BaseReward, Ready
 from guerdon.sample import Sample
 
 T = TypeVar("T")
+
+MISUSE = (ConfigError, InvalidReward)
+"""Errors of whoever set the rewards up: they fail no sample, and no policy may mask them."""
 
 SLICE = 2048
 """Samples of a plain function that are bound, called and stamped before the next are looked at."""
@@ -55,6 +59,7 @@ class Evaluation:
         self._limits = limits
         self._lock = threading.Lock()
         self.leaves: dict[str, list[list[Outcome]]] = {}
+        self._running: dict[tuple[int, int], _Running] = {}
 
     @property
     def call(self) -> Call:
@@ -62,15 +67,28 @@ class Evaluation:
         return self._call
 
     async def leaf(self, reward: BaseReward, samples: Sequence[Sample]) -> list[Outcome]:
-        """Outcomes of a reward without children, in the order of the samples."""
+        """Outcomes of a reward without children, in the order of the samples.
+
+        A reward that stands in several places of a composition scores the same samples once, so a
+        reward that draws at random cannot disagree with itself.
+        """
         if not samples:
             return []
-        outcomes = await on_thread(lambda: self._score(reward, samples))
+        key = id(reward), id(samples)
+        with self._lock:
+            running = self._running.get(key)
+            if running is None:
+                scoring = THREADS.submit(lambda: self._score(reward, samples))
+                running = self._running[key] = _Running(reward, samples, scoring)
+        return await asyncio.wrap_future(running.scoring)
+
+    def _score(self, reward: BaseReward, samples: Sequence[Sample]) -> list[Outcome]:
+        outcomes = self._score_slices(reward, samples)
         with self._lock:
             self.leaves.setdefault(reward.name, []).append(outcomes)
         return outcomes
 
-    def _score(self, reward: BaseReward, samples: Sequence[Sample]) -> list[Outcome]:
+    def _score_slices(self, reward: BaseReward, samples: Sequence[Sample]) -> list[Outcome]:
         backend = self._backend_for(reward)
         size = SLICE if _gains_nothing_together(reward, backend) else len(samples)
         outcomes: list[Outcome] = []
@@ -78,6 +96,8 @@ class Evaluation:
             board = _Board(reward, samples[start : start + size])
             try:
                 self._run(backend, board, board.bind(self._call))
+            except MISUSE:
+                raise
             except Exception as error:
                 board.fill(failure_from(error))
             outcomes += board.outcomes()
@@ -105,6 +125,14 @@ class Evaluation:
         if remaining is not None and delay >= remaining:
             return False
         return self._limits.wait(delay)
+
+
+class _Running(msgspec.Struct, frozen=True):
+    """A leaf being scored; it holds what the identities in its key belong to."""
+
+    reward: BaseReward
+    samples: Sequence[Sample]
+    scoring: Future[list[Outcome]]
 
 
 class _Todo(msgspec.Struct, frozen=True):

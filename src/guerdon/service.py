@@ -22,7 +22,7 @@ from guerdon.backends.backend import Backend, Limits
 from guerdon.backends.inline import InlineBackend
 from guerdon.batch import attach, samples_of
 from guerdon.errors import Blame, ConfigError, FailureKind, InvalidReward, ScoringFailed, nearest
-from guerdon.evaluation import Evaluation, on_thread
+from guerdon.evaluation import MISUSE, Evaluation, on_thread
 from guerdon.injection import Call
 from guerdon.outcome import (
     Abstention,
@@ -118,6 +118,7 @@ class RewardService:
         Raises:
             ScoringFailed: a failure whose blame the policy raises on; it holds all outcomes.
             CircuitOpen: the breaker has stopped the run.
+            ConfigError, InvalidReward: the rewards are set up in a way that cannot work.
         """
         policy = self._policy(split)
         self._ledger.check()
@@ -216,6 +217,8 @@ class RewardService:
             return self._all_lost(samples, lost)
         except asyncio.CancelledError:
             limits.cancel()
+            raise
+        except MISUSE:
             raise
         except Exception as error:
             return self._all_lost(samples, failure_from(error))
