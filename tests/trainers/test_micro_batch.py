@@ -11,6 +11,7 @@ from guerdon.policy import NO_RETRY, Assign, Breaker, Budget, Policy
 from guerdon.reward import BaseReward, reward
 from guerdon.sample import Sample
 from guerdon.service import RewardService
+from guerdon.trainers import micro_batch
 from guerdon.trainers.micro_batch import LARGEST, MicroBatches
 
 
@@ -49,7 +50,8 @@ async def test_calls_made_together_are_one_batch():
     assert sizes.seen == [3]
 
 
-async def test_what_comes_while_a_batch_is_scored_is_the_next():
+async def test_what_comes_while_a_batch_is_scored_is_the_next(monkeypatch):
+    monkeypatch.setattr(micro_batch, "PATIENCE", 3600)  # only the end of the first sends it
     started, go = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
     sizes = []

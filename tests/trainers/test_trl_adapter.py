@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from guerdon.compose import Child, WeightedSum
-from guerdon.errors import BadInput, ConfigError, ScoringFailed
+from guerdon.errors import BadInput, ConfigError, InvalidSample, ScoringFailed
 from guerdon.policy import NO_RETRY, Policy
 from guerdon.registry import load_file
 from guerdon.reward import BaseReward, reward
@@ -267,6 +268,35 @@ def test_step_tokens_and_metadata():
     assert second.images == ()
 
 
+class Picture:
+    """As much of a PIL image as the adapter uses."""
+
+    def convert(self, mode):
+        assert mode == "RGB"
+        return np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+
+
+def test_images_in_a_prompt():
+    parts = [{"type": "image", "image": Picture()}, {"type": "text", "text": "What is this?"}]
+    (sample,) = seen_by(["a"], prompts=[[{"role": "user", "content": parts}]])
+    image = sample.prompt[0].content[0].media
+    assert (image.kind, image.layout, image.array.shape) == ("image", "HWC", (2, 3, 3))
+    assert sample.prompt_text == "What is this?"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "completions", "message"),
+    [
+        ([[{"content": "no role"}]], ["a"], "row 0: prompt: a message needs"),
+        (["p", "p"], ["a", [{"content": "no role"}]], "row 1: a message needs"),
+        (["p"], [3], "row 0: response must be text or a list of messages"),
+    ],
+)
+def test_rows_that_are_no_samples(prompts, completions, message):
+    with pytest.raises(InvalidSample, match=message):
+        seen_by(completions, prompts=prompts)
+
+
 def test_without_a_trainer_state():
     """Async GRPO gives none, and no logging functions."""
 
@@ -421,6 +451,10 @@ def test_metrics_are_finite_and_of_what_is_there():
         "correct_and_tidy/correct": [pytest.approx(2 / 3)],
         "correct_and_tidy/tidy": [0.5],
     }
+    only_down = Sink()
+    only_down.call(function, ["#### 4"], answer=["4"], judge=["down"])
+    assert only_down.columns["correct_and_tidy/tidy"] == [None]
+    assert "correct_and_tidy/tidy" not in only_down.metrics
     only_lost = Sink()
     only_lost.call(function, ["#### 4"], answer=["no number"])
     assert "correct_and_tidy/tidy" not in only_lost.metrics

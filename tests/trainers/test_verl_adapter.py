@@ -364,6 +364,21 @@ def test_one_service_per_process_and_settings():
     assert len(verl._scorers) == 2
 
 
+def test_a_pool_that_nobody_sized_is_small(tmp_path):
+    """verl starts 8 reward workers, each a process with services of its own."""
+    file = tmp_path / "panel.yaml"
+    file.write_text(f"reward: {FAULTY}\n")
+    for settings, workers in (
+        ({"reward": FAULTY}, verl.POOL_WORKERS),
+        ({"reward": str(file)}, verl.POOL_WORKERS),
+        ({"reward": FAULTY, "backend": {"pool": {"workers": 1}}}, 1),
+    ):
+        verl.close()
+        assert score("x", "a", "", {}, **settings)["score"] == 1.0
+        (scorer,) = verl._scorers.values()
+        assert scorer._service._backends["pool"].workers == workers
+
+
 def _in_child(queue):
     queue.put(verl.compute_score_sync("x", "b", "", {}, reward=FAULTY)["score"])
 

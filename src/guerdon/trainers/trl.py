@@ -21,12 +21,12 @@ from weakref import WeakSet
 import msgspec
 import numpy as np
 
-from guerdon.errors import ConfigError, ScoringFailed, nearest
+from guerdon.errors import ConfigError, InvalidSample, ScoringFailed, nearest
 from guerdon.injection import SYNONYMS
 from guerdon.outcome import EMPTY, Abstention, Failure, Outcome, Score
 from guerdon.outcomes import Outcomes
 from guerdon.policy import Policy
-from guerdon.sample import Message, Sample
+from guerdon.sample import Media, Message, Sample
 from guerdon.service import RewardService
 from guerdon.trainers.component import component_names
 from guerdon.trainers.no_score import LARGEST_SINGLE, check_single
@@ -401,15 +401,13 @@ class _Rows:
             fields.setdefault("group_id", group)
             if fields.get("sample_id") is not None:
                 fields["sample_id"] = _generation(fields["sample_id"], seen)
-            samples.append(
-                Sample(
-                    prompt=prompt,
-                    response=completion,
-                    response_token_ids=None if completion_ids is None else completion_ids[row],
-                    metadata={key: column[row] for key, column in self._rest.items()} or EMPTY,
-                    **fields,
-                )
-            )
+            fields["metadata"] = {key: column[row] for key, column in self._rest.items()} or EMPTY
+            if completion_ids is not None:
+                fields["response_token_ids"] = completion_ids[row]
+            try:
+                samples.append(Sample(prompt=prompt, response=_content(completion), **fields))
+            except InvalidSample as error:
+                raise InvalidSample(f"row {row}: {error}") from None
         return samples
 
 
@@ -464,11 +462,41 @@ def _shared(prompts: Sequence[Any], groups: Sequence[str]) -> list[Any]:
     for row, (prompt, group) in enumerate(zip(prompts, groups, strict=True)):
         if row > 0 and group == groups[row - 1]:
             shared.append(shared[-1])
-        elif isinstance(prompt, str) or prompt is None:
-            shared.append(prompt)
-        else:
-            shared.append(tuple(Message.parse(item) for item in cast("list[Any]", prompt)))
+            continue
+        try:
+            shared.append(_content(prompt))
+        except InvalidSample as error:
+            raise InvalidSample(f"row {row}: prompt: {error}") from None
     return shared
+
+
+def _content(raw: Any) -> Any:
+    """Text as it is; messages parsed, with the PIL images that TRL puts into them."""
+    if not isinstance(raw, list | tuple):
+        return raw
+    return tuple(Message.parse(_with_media(item)) for item in cast("Sequence[Any]", raw))
+
+
+def _with_media(message: Any) -> Any:
+    if not isinstance(message, Mapping):
+        return message
+    fields = cast("Mapping[str, Any]", message)
+    parts = fields.get("content")
+    if not isinstance(parts, list):
+        return fields
+    return {**fields, "content": [_part(part) for part in cast("list[Any]", parts)]}
+
+
+def _part(part: Any) -> Any:
+    if not isinstance(part, Mapping):
+        return part
+    fields = cast("Mapping[str, Any]", part)
+    image = fields.get("image")
+    if not hasattr(image, "convert"):
+        return fields
+    # A PIL image: height, width, 3 channels of 8 bits.
+    pixels = np.asarray(cast("Any", image).convert("RGB"))
+    return Media(kind="image", array=pixels, layout="HWC", value_range="uint8")
 
 
 def _others(log_metric: LogMetric | None) -> bool:

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from guerdon import registry
+from guerdon.config.section import BackendChoice
 from guerdon.errors import BadInput, ConfigError, nearest
 from guerdon.outcome import EMPTY, Failure, Outcome, Score
 from guerdon.policy import worst_end
@@ -48,6 +49,9 @@ OUTCOME = "guerdon_outcome"
 FAILURE = "guerdon_failure"
 ASSIGNED = "guerdon_assigned"
 
+POOL_WORKERS = 2
+"""Of a pool that nobody sized: verl starts 8 reward workers, and each of them has its own."""
+
 SHOWN = 200
 """Characters of a failure that a row keeps: verl stores text as wide as the widest of its batch."""
 
@@ -58,7 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         reward: a name, `pkg.mod:name`, `/path/rewards.py:name`, a YAML file, or `auto`.
         options: of the reward, such as `options.method=strict`.
-        backend: `inline`, `pool`, or `{pool: {workers: 4}}`; by default what the reward needs.
+        backend: `inline`, `pool`, or `{pool: {workers: 4}}`; by default what the reward needs, a
+            pool with 2 workers.
         neutral: the number for a sample without a score; by default the call raises.
         retry_within: seconds for all tries of a retryable failure; by default 60.
         failure_share: of all samples of one worker that may get `neutral`.
@@ -292,7 +297,10 @@ def _service(settings: Settings) -> tuple[RewardService, bool]:
     worst = worst_end(reward.value_range, reward.higher_is_better)
     base = made.policy if is_configuration(settings.reward) else None
     policy = recipe.policies(base, worst)
-    return msgspec.structs.replace(made, policy=policy).build(), True
+    backend = made.backend
+    if backend == BackendChoice():
+        backend = BackendChoice(options={"workers": POOL_WORKERS})
+    return msgspec.structs.replace(made, policy=policy, backend=backend).build(), True
 
 
 _lock = threading.Lock()
