@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -226,6 +227,20 @@ def test_method_flexible_falls_back_to_the_last_number(response: str, verdict: f
 def test_a_misspelt_method_is_an_error() -> None:
     with pytest.raises(InvalidReward, match="did you mean 'strict'"):
         score("#### 18", "18", method="stirct")
+
+
+@given(
+    text=st.lists(
+        st.sampled_from(
+            ["A: ", "#### ", "18", "0", "\n", "x", "<think>", "</think>", "\u0661", "."]
+        ),
+        max_size=8,
+    ).map("".join),
+    method=st.sampled_from(["marked", "strict", "flexible"]),
+)
+def test_the_short_way_gives_what_the_long_way_gives(text: str, method: Any) -> None:
+    # A blank at the end keeps a text from the short way and changes nothing else.
+    assert stated_answer(text, method) == stated_answer(text + " ", method)
 
 
 def test_format_score_is_for_a_wrong_number_only() -> None:

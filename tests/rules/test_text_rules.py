@@ -150,7 +150,7 @@ TEXTS = st.lists(
             "\n</answer>",
             "\n</think>\n<answer>\n",
         ]
-    ),  # fmt: skip
+    ),
     max_size=12,
 ).map("".join)
 

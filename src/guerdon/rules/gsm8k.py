@@ -92,6 +92,9 @@ def stated_answer(response: str, method: Method = "marked") -> str | None:
     """
     if method not in _MARKERS:
         one_of("method", method, _MARKERS)
+    plain = _plain_last_line(response, method)
+    if plain is not None:
+        return plain
     text = final_part(response)
     for found in statements(text, _MARKERS[method]):
         number = stated_number(found.text, leading=found.weak)
@@ -100,6 +103,23 @@ def stated_answer(response: str, method: Method = "marked") -> str | None:
         if not found.weak and _DIGIT.search(found.text):
             return None
     return _last_number(text) if method == "flexible" else None
+
+
+def _plain_last_line(response: str, method: Method) -> str | None:
+    """The usual case at a fifth of the cost: the last line is `#### ` or `A: ` and digits.
+
+    Nothing can follow such a line, so it is the last statement.
+    """
+    line = response[response.rfind("\n") + 1 :]
+    if line.startswith("#### "):
+        digits = line[5:]
+    elif method != "strict" and line.startswith("A: "):
+        digits = line[3:]
+    else:
+        return None
+    if not digits.isdigit() or len(digits) > SEGMENT_CHARS or not digits.isascii():
+        return None
+    return None if "<think>" in response else digits.lstrip("0") or "0"
 
 
 def _last_number(text: str) -> str | None:

@@ -45,7 +45,7 @@ NOISE = [
     "$", "$$",
     "we get ", "which must be ", " dollars", " eggs.", "Step 2: ", "{", "}", "}}", "{{", "\\boxed",
     "\\boxed ",
-    "\\fbox{5}", "[INVALID]", "first 3 then 4", "-", ".", ",", "...", "\u00e9", "\ud83d\ude00",
+    "\\fbox{5}", "[INVALID]", "first 3 then 4", "-", ".", ",", "...", "\u00e9", "\U0001f600",
     "<|im_end|>",
 ]  # fmt: skip
 WORDS = (  # noqa: SIM905

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 from guerdon.rules.compat.hendrycks import NotNormal, closing_brace, strip_string
@@ -63,9 +64,18 @@ def hendrycks_score(response: str, ground_truth: str) -> float:
     if answer is None:
         return 0.0
     try:
-        return float(strip_string(answer) == strip_string(ground_truth))
+        return float(strip_string(answer) == _normal_gold(ground_truth))
     except NotNormal:
         return float(answer == ground_truth)
+
+
+def _normal_gold(gold: str) -> str:
+    return _short_gold(gold) if len(gold) <= _GOLD_CHARS else strip_string(gold)
+
+
+# The samples of a group share their truth.
+_short_gold = lru_cache(maxsize=4096)(strip_string)
+_GOLD_CHARS = 200
 
 
 def _hendrycks_answer(response: str) -> str | None:
