@@ -56,6 +56,10 @@ class Results(msgspec.Struct):
     elapsed: list[float]
 
 
+LONGEST_SECONDS = 1e8
+"""Longest timeout that counts, about three years: locks take no infinity."""
+
+
 class Limits:
     """How long the caller waits, and whether it has gone.
 
@@ -77,8 +81,10 @@ class Limits:
 
     @classmethod
     def within(cls, timeout: float | None) -> Limits:
-        """Limits that end `timeout` seconds from now."""
-        return cls(None if timeout is None else time.monotonic() + timeout)
+        """Limits that end `timeout` seconds from now; None and an infinity never do."""
+        if timeout is None or timeout > LONGEST_SECONDS:
+            return cls()
+        return cls(time.monotonic() + timeout)
 
     @property
     def cancelled(self) -> bool:

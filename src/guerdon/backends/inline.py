@@ -85,6 +85,7 @@ class _Progress:
         self._starts = iter(range(0, len(calls.arguments), self._step))
         self._lock = threading.Lock()
         self._done: dict[int, tuple[list[Sealed], float]] = {}
+        self._begun: dict[int, list[Sealed]] = {}
 
     def work(self) -> None:
         """Take and run calls until none is left or nobody waits."""
@@ -113,30 +114,40 @@ class _Progress:
         """Results in order; what is not finished was cut off by the limits."""
         results = Results([], [])
         for start in range(0, len(self._calls.arguments), self._step):
-            done = self._done.get(start)
-            if done is None:
-                size = sum(self._calls.size(call) for call in self._range(start))
-                done = ([self._limits.failure("queued or running")] * size, 0.0)
+            done = self._done.get(start) or (self._cut_off(start), 0.0)
             results.sealed.extend(done[0])
             results.elapsed.extend(itertools.repeat(done[1], len(done[0])))
         return results
 
-    def _range(self, start: int) -> range:
-        return range(start, min(start + self._step, len(self._calls.arguments)))
+    def _cut_off(self, start: int) -> list[Sealed]:
+        """What is there of calls that are not finished, and failures for the rest."""
+        calls = range(start, min(start + self._step, len(self._calls.arguments)))
+        size = sum(self._calls.size(call) for call in calls)
+        sealed = list(self._begun.get(start, ()))
+        return sealed + [self._limits.failure("queued or running")] * (size - len(sealed))
 
     def _run(self, start: int) -> list[Sealed]:
         arguments = self._calls.arguments
         if self._calls.sizes is not None:
             return call_many(self._reward, arguments[start], self._calls.sizes[start])
-        return call_each(self._reward, arguments[start : start + self._step])
+        sealed = self._begun[start] = []
+        return call_each(self._reward, arguments[start : start + self._step], sealed)
 
 
-def call_each(reward: BaseReward, arguments: Sequence[Arguments]) -> list[Sealed]:
-    """Make one call per sample; an error of one call is the failure of its sample."""
+def call_each(
+    reward: BaseReward, arguments: Sequence[Arguments], sealed: list[Sealed] | None = None
+) -> list[Sealed]:
+    """Make one call per sample; an error of one call is the failure of its sample.
+
+    Args:
+        reward: a sync reward.
+        arguments: of each call.
+        sealed: receives the results one by one, so that what is finished can be seen meanwhile.
+    """
     call = reward.call
     value_range = reward.value_range
     low, high = max(value_range[0], -LARGEST), min(value_range[1], LARGEST)
-    sealed: list[Sealed] = []
+    sealed = [] if sealed is None else sealed
     append = sealed.append
     for keywords in arguments:
         try:

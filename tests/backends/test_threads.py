@@ -1,0 +1,99 @@
+"""Threads are reused while there is work, never wait for each other, and end when idle."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import CancelledError
+
+import pytest
+
+from guerdon.backends import threads
+from guerdon.backends.threads import Threads
+
+PATIENCE = 30.0
+
+
+def test_results_and_errors_come_back() -> None:
+    pool = Threads("test")
+    assert pool.submit(lambda: 2 + 2).result(PATIENCE) == 4
+    for error in (ValueError("v"), SystemExit(3), KeyboardInterrupt()):
+
+        def fail(error: BaseException = error) -> None:
+            raise error
+
+        assert pool.submit(fail).exception(PATIENCE) is error
+    assert pool.submit(lambda: "still here").result(PATIENCE) == "still here"
+
+
+def test_work_never_waits_for_other_work() -> None:
+    pool = Threads("test")
+    together = threading.Barrier(50)
+    futures = [pool.submit(lambda: together.wait(PATIENCE)) for _ in range(50)]
+    assert sorted(future.result(PATIENCE) for future in futures) == list(range(50))
+
+
+def test_an_idle_thread_is_reused() -> None:
+    pool = Threads("reused")
+    used = {pool.submit(threading.get_ident).result(PATIENCE)}
+    for _ in range(20):
+        while not pool._idle:  # until the thread is back
+            threading.Event().wait(0.001)
+        used.add(pool.submit(threading.get_ident).result(PATIENCE))
+    assert len(used) == 1
+
+
+def test_idle_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.0)
+    pool = Threads("ends")
+    thread = pool.submit(threading.current_thread).result(PATIENCE)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert pool._idle == 0
+    assert pool.submit(lambda: 1).result(PATIENCE) == 1
+
+
+def test_what_is_cancelled_before_it_starts_does_not_run() -> None:
+    pool = Threads("test")
+    future = pool.submit(lambda: 1)
+    if future.cancel():  # whoever comes first
+        with pytest.raises(CancelledError):
+            future.result(PATIENCE)
+    assert pool.submit(lambda: 2).result(PATIENCE) == 2
+
+
+def test_threads_are_daemons() -> None:
+    assert Threads("test").submit(threading.current_thread).result(PATIENCE).daemon
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_starts_with_threads_of_its_own() -> None:
+    code = """
+import os, threading
+from guerdon.backends.threads import THREADS
+hang = threading.Event()
+THREADS.submit(hang.wait)
+assert THREADS.submit(lambda: 1).result(30) == 1
+pid = os.fork()
+if pid == 0:
+    ok = THREADS.submit(lambda: 2).result(30) == 2
+    os._exit(0 if ok else 1)
+_, status = os.waitpid(pid, 0)
+print(os.waitstatus_to_exitcode(status))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == ("0", 0), done.stderr
+
+
+def test_an_interpreter_that_exits_does_not_wait_for_a_hang() -> None:
+    code = """
+import threading
+from guerdon.backends.threads import THREADS
+started = threading.Event()
+def hang():
+    started.set()
+    threading.Event().wait()
+THREADS.submit(hang)
+started.wait(30)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
