@@ -273,19 +273,14 @@ def test_without_room_the_run_ends_and_can_go_on(folder, form):
     assert not os.path.exists(f"out.{form}.partial")
 
 
-def test_without_room_for_the_finished_file_nothing_is_lost(folder):
-    """The rows fit, their final form does not."""
-    assert score("-o", "out.jsonl").returncode == 0
-    size = os.path.getsize("out.jsonl")
-
-    def barely():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, size + 10))
-
-    ended = score("-o", "out.json", "-q", preexec_fn=barely)
+def test_when_the_finished_file_cannot_be_written_nothing_is_lost(folder):
+    os.mkdir("out.json.tmp")
+    ended = score("-o", "out.json", "-q")
     assert ended.returncode == 1, ended.stderr
-    assert "out.json" in ended.stderr
+    assert "guerdon: cannot write " in ended.stderr
     assert not os.path.exists("out.json")
-    calls()
+    assert len(calls()) == COUNT
+    os.rmdir("out.json.tmp")
     assert score("-o", "out.json", "--resume").returncode == 0
     assert not os.path.exists("calls")
     with open("out.json") as file:
@@ -305,6 +300,24 @@ def test_a_closed_pipe_ends_the_run_quietly(folder):
     assert json.loads(line)["row"] == 0
     assert status == "141"
     assert ended.stderr == ""
+
+
+def test_an_interrupt_ends_a_run_that_waits_for_a_pipe(folder):
+    """The reading thread is stuck in the pipe for ever; the run ends all the same."""
+    command = [sys.executable, "-m", "guerdon.cli.main", "score", "-", "-o", "out.jsonl"]
+    rows = "".join(json.dumps({"response": "x", "sample_id": f"s{n}"}) + "\n" for n in range(300))
+    environment = {**os.environ, "STRIKE_AT": "s299", "SIGNAL": str(int(signal.SIGINT))}
+    with subprocess.Popen(
+        [*command, "--reward", "rewards.py:each", "--batch-size", "50"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    ) as running:
+        running.stdin.write(rows.encode())
+        running.stdin.flush()
+        assert running.wait(60) == 130
+        assert b"interrupted: " in running.stderr.read()
+    assert len(rows_in("out.jsonl.partial")) >= 200
 
 
 def test_two_runs_cannot_write_one_file(folder):

@@ -146,6 +146,20 @@ def test_rows_above_the_limit_are_reported_and_skipped(monkeypatch):
     assert [row.line for row in lines] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("data", [b'{"a": 1}\n{"a": 2}\n', b'[{"a": 1}, {"a": 2}, '])
+def test_a_slow_pipe_gives_its_rows_at_once(data):
+    class Slow(Trickle):
+        def readinto(self, buffer):
+            count = super().readinto(buffer)
+            assert count, "waited for more"
+            return count
+
+    stream = io.BufferedReader(Slow(data, 1 << 16), 1 << 16)
+    source = Source("-", "", "json", stream, None, None, lambda: 0, lambda: 0)
+    rows = raw_rows(source)
+    assert [decode_row(next(rows).raw)["a"] for _ in range(2)] == [1, 2]
+
+
 def test_lines_are_counted_in_arrays():
     rows = rows_of(b'[\n {"a": 1},\n {\n"a": 2},\n {"a": 3}]', step=4)
     assert [row.line for row in rows] == [2, 3, 5]

@@ -97,7 +97,6 @@ def score(
     from guerdon.cli.score_run import Request, ScoreRun
     from guerdon.cli.streams import own_stdout
     from guerdon.errors import GuerdonError
-    from guerdon.rollouts.misuse import StorageFailed
 
     request = Request(
         data=data,
@@ -124,7 +123,7 @@ def score(
         raise typer.Exit(CLOSED_PIPE) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except StorageFailed as error:
+    except OSError as error:
         _complain(error)
         raise typer.Exit(FAILED) from None
     except GuerdonError as error:

@@ -78,7 +78,7 @@ class ScoreRun:
         """Score everything and print the summary; returns whether failures are an error."""
         request = self._request
         mapping = parse_mapping(request.mapping)
-        self._reader = self._opened(Reader(request.data))
+        self._reader = Reader(request.data)
         choice = Choice(
             mapping=mapping,
             limit=request.limit,
@@ -103,6 +103,9 @@ class ScoreRun:
         if not request.quiet:
             self._announce()
         stopped = self._score()
+        if not stopped:
+            # Only now: a thread that still waits for a pipe would hold the reader for ever.
+            self._reader.close()
         self._progress.close()
         report = self._summary.report()
         errors = self._errors(report)

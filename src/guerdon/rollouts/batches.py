@@ -174,10 +174,10 @@ class Batches:
     def _groups(self, store: GroupStore, done: Done, batch_size: int) -> Iterator[Batch]:
         batch: Batch = []
         size = 0
-        for members in store.groups():
-            if all(done.has(record.row) for _, record in members):
+        for group in store.groups():
+            if all(map(done.has, group.rows())):
                 continue
-            for digest_, record in members:
+            for digest_, record in group.members():
                 item = self._describe(record, digest_)
                 batch.append(item)
                 size += item.size

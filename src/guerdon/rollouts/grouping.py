@@ -14,7 +14,30 @@ from guerdon.rollouts.misuse import StorageFailed
 from guerdon.rollouts.record import Record, unpack
 
 CACHE_KIB = 64 << 10
-_MEMBERS = "SELECT digest, row, place, form, packed FROM rows WHERE key = ? ORDER BY row"
+
+
+class Group:
+    """The members of one group, which are read one by one."""
+
+    def __init__(self, database: sqlite3.Connection, key: bytes) -> None:
+        self._database = database
+        self._key = key
+
+    def rows(self) -> list[int]:
+        """Positions of the members in the input, in order."""
+        found = self._database.execute(
+            "SELECT row FROM rows WHERE key = ? ORDER BY row", (self._key,)
+        )
+        return [row for (row,) in found]
+
+    def members(self) -> Iterator[tuple[str, Record]]:
+        """Digests and rows of the members, in the order of the input."""
+        found = self._database.execute(
+            "SELECT digest, row, place, form, packed FROM rows WHERE key = ? ORDER BY row",
+            (self._key,),
+        )
+        for digest, *member in found:
+            yield digest, unpack(*member)
 
 
 class GroupStore:
@@ -25,7 +48,7 @@ class GroupStore:
         >>> store = GroupStore()
         >>> rows = [record_from(row, f"line {row + 1}", b"{}") for row in range(3)]
         >>> store.add(zip(["g", None, "g"], ["", "", ""], rows))
-        >>> [[record.row for _, record in group] for group in store.groups()]
+        >>> [group.rows() for group in store.groups()]
         [[0, 2], [1]]
     """
 
@@ -62,15 +85,14 @@ class GroupStore:
                 "set TMPDIR to a folder with more"
             ) from None
 
-    def groups(self) -> Iterator[list[tuple[str, Record]]]:
-        """The groups, by their first rows: digests and rows, in the order of the input."""
+    def groups(self) -> Iterator[Group]:
+        """The groups, by their first rows."""
         self._database.execute("CREATE INDEX by_key ON rows (key, row)")
         firsts = self._database.execute(
             "SELECT key FROM (SELECT key, MIN(row) AS first FROM rows GROUP BY key) ORDER BY first"
         )
         for (key,) in firsts:
-            members = self._database.execute(_MEMBERS, (key,))
-            yield [(digest, unpack(*member)) for digest, *member in members]
+            yield Group(self._database, key)
 
     def close(self) -> None:
         """Delete everything."""

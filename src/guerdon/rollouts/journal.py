@@ -161,7 +161,8 @@ class Journal:
         except OSError as error:
             os.ftruncate(self._file, self._end)
             raise StorageFailed(
-                f"cannot write {self.path}: {error.strerror}; it holds {self._count:,} rows"
+                f"cannot write {self.path}: {error.strerror}\n"
+                f"it holds {self._count:,} rows: make room, then --resume"
             ) from None
 
     def _note(self, row: OutcomeRow, offset: int) -> None:

@@ -19,6 +19,8 @@ LARGEST_ROW = 1 << 29
 the memory."""
 HEAD = 4 << 20
 """Bytes from the start of a file within which its form must show."""
+LINES_THAT_SHOW = 64 << 10
+"""Bytes within which two whole lines show that a file has one row per line."""
 _TURNS = frozenset({"messages", "prompt", "completion", "response", "conversations", "trajectory"})
 CONVERSATION_KEYS = _TURNS | {"tools", "images", "videos"}
 """Keys whose list of objects is part of a row, never the list of rows."""
@@ -62,11 +64,19 @@ def raw_rows(source: Source) -> Iterator[RawRow]:
 def _read_head(stream: BufferedReader) -> bytes:
     head = bytearray()
     try:
-        while len(head) < HEAD and (piece := stream.read1(BLOCK)):
+        while len(head) < HEAD and not _is_clear(head) and (piece := stream.read1(BLOCK)):
             head += piece
     except DAMAGED:
         pass  # the next read raises it again, after the rows before it
     return bytes(head)
+
+
+def _is_clear(head: bytearray) -> bool:
+    """Whether the form shows already: a pipe may be slow to give more."""
+    if head.lstrip(_BLANK + _BYTE_ORDER_MARK).startswith(b"["):
+        return True
+    lines = bytes(head[:LINES_THAT_SHOW]).split(b"\n", 2)
+    return len(lines) > 2 and all(line.startswith(b"{") and _is_whole(line) for line in lines[:2])
 
 
 def find_form(head: bytes, suffix: str = "") -> tuple[Form, int]:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from guerdon.rollouts.encoding import encode_line
 from guerdon.rollouts.journal import Journal, journal_path, parse_row
-from guerdon.rollouts.misuse import Misuse
+from guerdon.rollouts.misuse import Misuse, StorageFailed
 from guerdon.rollouts.outcome_row import OutcomeRow
 from guerdon.rollouts.result_file import (
     NAMED_NUMBERS,
@@ -142,7 +142,11 @@ class FileOutput:
         self._adopted = self._adopted and not new
 
     def finish(self) -> None:
-        """Write `OUT` as a whole, in the order of the input, and remove the unfinished file."""
+        """Write `OUT` as a whole, in the order of the input, and remove the unfinished file.
+
+        Raises:
+            StorageFailed: `OUT` cannot be written; the unfinished file stays.
+        """
         if self.form == Form("jsonl") and self.journal.is_orderly:
             self.journal.sync()
             os.replace(self.journal.path, self.path)
@@ -151,7 +155,12 @@ class FileOutput:
         names: dict[str, list[str]] = {}
         if self.form.format == "parquet":
             names = _names(self.journal.lines())
-        write_result(self.path, self.form, self.journal.lines(), names)
+        try:
+            write_result(self.path, self.form, self.journal.lines(), names)
+        except StorageFailed as error:
+            raise StorageFailed(
+                f"{error}\nall rows are kept in {self.journal.path}: make room, then --resume"
+            ) from None
         self.journal.remove()
 
     def close(self) -> None:

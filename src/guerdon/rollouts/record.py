@@ -53,8 +53,8 @@ def record_from(row: int, place: str, raw: bytes, problem: str = "") -> Record:
     """The record of a row of JSON.
 
     Example:
-        >>> record_from(0, "line 1", b'{"a": 1').problem
-        "not JSON: Expecting ',' delimiter at character 8 of '{\\"a\\": 1'"
+        >>> record_from(0, "line 1", b'{"a": 1}').data, record_from(1, "line 2", b"[").data
+        ({'a': 1}, None)
     """
     data: Row | None = None
     if not problem:

@@ -5,6 +5,7 @@ A file of its final name is always complete: it is written beside its place and 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -105,11 +106,10 @@ def write_result(
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise StorageFailed(f"cannot write {path}: {error.strerror or error}") from None
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def read_result(path: Path) -> Iterator[OutcomeRow]:
