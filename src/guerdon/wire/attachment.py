@@ -100,7 +100,7 @@ class _Detacher:
         else:
             array = _numbers(media.array)
             dtype, shape = array.dtype.str, tuple(array.shape)
-            part = memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b"")
+            part = _bytes(array)
         offset = aligned(self._end)
         self._end = offset + part.nbytes
         self.attachments.append(
@@ -114,10 +114,17 @@ def _numbers(array: Any) -> Any:
     """The array as one block of numbers in C order; a copy only where it is none."""
     import numpy as np
 
-    if not isinstance(array, np.ndarray) or not _DTYPE.fullmatch(array.dtype.str):
-        kind = f"{type(array).__name__} of {getattr(array, 'dtype', '?')}"
+    numbers: Any = array
+    if not isinstance(array, np.ndarray) or not _DTYPE.fullmatch(numbers.dtype.str):
+        kind = f"{type(numbers).__name__} of {getattr(numbers, 'dtype', '?')}"
         raise UnportableData("a media array", kind, target="a server")
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(numbers)
+
+
+def _bytes(array: Any) -> memoryview:
+    import numpy as np
+
+    return memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
 
 
 def attach(

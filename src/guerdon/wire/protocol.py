@@ -114,9 +114,10 @@ class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         samples: in any order; a `sample_id` is unique within the request.
         rewards: names, or names with options; each at most once with the same options.
         request_id: names the request in logs. The same id, attempt and content again, before or
-            soon after the first was answered, is answered with the same outcomes and scored once.
-        attempt: 1 for the first try. A higher attempt is scored anew, and takes the place of an
-            earlier one that waits in a group.
+            soon after the first was answered, is answered with the same outcomes and scored once;
+            not so with attachments, whose bytes are not compared.
+        attempt: 1 for the first try. A higher attempt is scored anew; of a member of a group that
+            still waits, it takes the place of the earlier one.
         step: training step, for schedules; part of group keys.
         split: such as "train"; part of group keys.
         run_id: names the run; part of group keys, and needed where a group spans requests.
