@@ -87,6 +87,19 @@ def test_parquet_columns_can_be_queried(tmp_path):
     assert json.loads(table["input"].to_pylist()[0])["text"] == "line\nend"
 
 
+def test_too_many_names_become_text(tmp_path, monkeypatch):
+    from guerdon.rollouts import output
+
+    monkeypatch.setattr(output, "MOST_NAMES", 3)
+    rows = [{**ROWS[0], "row": n, "metrics": {f"m{n}": 1.0}} for n in range(10)]
+    names = output._names(map(encode_line, rows))
+    assert names == {"components": ["a", "b"], "metrics": None}
+    write(tmp_path / "out.parquet", rows, names)
+    assert [row["metrics"] for row in read_result(tmp_path / "out.parquet")] == [
+        {f"m{n}": 1.0} for n in range(10)
+    ]
+
+
 def test_lone_surrogates_fit_every_form(tmp_path):
     odd = {**ROWS[0], "sample_id": "\ud800", "info": {"\udfff": "\ud800"}}
     for ending, expected in ((".jsonl", "\ud800"), (".json", "\ud800"), (".parquet", "\\ud800")):

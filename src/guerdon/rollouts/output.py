@@ -15,6 +15,7 @@ from guerdon.rollouts.outcome_row import OutcomeRow
 from guerdon.rollouts.result_file import (
     NAMED_NUMBERS,
     Form,
+    Names,
     check_extras,
     form_of,
     read_result,
@@ -25,7 +26,7 @@ STDOUT = "-"
 ROWS_AT_ONCE = 512
 """Rows of a finished file that are taken over at once."""
 MOST_NAMES = 1000
-"""Names of components or metrics that a Parquet file gives fields of their own."""
+"""Names of components or metrics for which a Parquet file has fields; more become JSON text."""
 
 
 class Output(Protocol):
@@ -152,7 +153,7 @@ class FileOutput:
             os.replace(self.journal.path, self.path)
             self.journal.close()
             return
-        names: dict[str, list[str]] = {}
+        names: Names = {}
         if self.form.format == "parquet":
             names = _names(self.journal.lines())
         try:
@@ -210,13 +211,15 @@ def open_file(out: str, data: str, *, resume: bool, overwrite: bool) -> FileOutp
     return FileOutput(path, resume=resume, overwrite=overwrite)
 
 
-def _names(lines: Iterable[bytes]) -> dict[str, list[str]]:
-    """All names of components and metrics, in order of first appearance."""
+def _names(lines: Iterable[bytes]) -> Names:
+    """All names of components and metrics, in order of first appearance; None for too many."""
     names: dict[str, dict[str, None]] = {column: {} for column in NAMED_NUMBERS}
     for line in lines:
         row = parse_row(line) or {}
         for column, found in names.items():
             for name in row.get(column, ()):
-                if len(found) < MOST_NAMES:
+                if len(found) <= MOST_NAMES:
                     found.setdefault(name)
-    return {column: list(found) for column, found in names.items()}
+    return {
+        column: list(found) if len(found) <= MOST_NAMES else None for column, found in names.items()
+    }

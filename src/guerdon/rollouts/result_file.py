@@ -28,6 +28,9 @@ from guerdon.rollouts.source import import_zstandard
 Format: TypeAlias = Literal["jsonl", "json", "parquet"]
 Compression: TypeAlias = Literal["", "gz", "zst"]
 
+Names: TypeAlias = dict[str, list[str] | None]
+"""For each of `NAMED_NUMBERS` the names that occur, or None where they are too many."""
+
 FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -83,9 +86,7 @@ def check_extras(form: Form) -> None:
         import_zstandard("writing .zst")
 
 
-def write_result(
-    path: Path, form: Form, lines: Iterable[bytes], names: dict[str, list[str]]
-) -> None:
+def write_result(path: Path, form: Form, lines: Iterable[bytes], names: Names) -> None:
     """Write an output file as a whole.
 
     Args:
@@ -149,9 +150,7 @@ def _kept_open(file: IO[bytes]) -> Generator[IO[bytes]]:
     yield file
 
 
-def _write(
-    stream: IO[bytes], form: Form, lines: Iterable[bytes], names: dict[str, list[str]]
-) -> None:
+def _write(stream: IO[bytes], form: Form, lines: Iterable[bytes], names: Names) -> None:
     if form.format == "parquet":
         _write_parquet(stream, lines, names)
     elif form.format == "json":
@@ -165,14 +164,14 @@ def _write(
             stream.write(line)
 
 
-def _write_parquet(stream: IO[bytes], lines: Iterable[bytes], names: dict[str, list[str]]) -> None:
+def _write_parquet(stream: IO[bytes], lines: Iterable[bytes], names: Names) -> None:
     pyarrow, parquet = import_pyarrow("writing Parquet")
     schema = _schema(pyarrow, names)
     buffered = io.BufferedWriter(cast("io.RawIOBase", _Plain(stream)), 1 << 20)
     with parquet.ParquetWriter(buffered, schema, compression="zstd") as writer:
         rows: list[dict[str, Any]] = []
         for line in lines:
-            rows.append(_flat(decode_row(line)))
+            rows.append(_flat(decode_row(line), names))
             if len(rows) >= ROWS_AT_ONCE:
                 writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
                 rows = []
@@ -194,14 +193,16 @@ class _Plain(io.RawIOBase):
         return len(data)
 
 
-def _schema(pyarrow: Any, names: dict[str, list[str]]) -> Any:
+def _schema(pyarrow: Any, names: Names) -> Any:
     text, number = pyarrow.string(), pyarrow.float64()
     failure = pyarrow.struct(
         [("kind", text), ("blame", text), ("message", text), ("retryable", pyarrow.bool_())]
     )
 
     def numbers(column: str) -> Any:
-        found = names.get(column)
+        found = names.get(column, [])
+        if found is None:
+            return text
         return pyarrow.struct([(name, number) for name in found]) if found else pyarrow.null()
 
     return pyarrow.schema(
@@ -230,10 +231,11 @@ def _schema(pyarrow: Any, names: dict[str, list[str]]) -> Any:
     )
 
 
-def _flat(row: OutcomeRow) -> dict[str, Any]:
+def _flat(row: OutcomeRow, names: Names) -> dict[str, Any]:
     """A row as the columns of a Parquet file."""
     flat = {key: _encodable(value) for key, value in row.items()}
-    for column in JSON_COLUMNS:
+    too_many = [column for column in NAMED_NUMBERS if names.get(column, []) is None]
+    for column in (*JSON_COLUMNS, *too_many):
         if flat.get(column) not in (None, {}, []):
             flat[column] = encode_value(row[column]).decode()
         else:
@@ -256,7 +258,7 @@ def _encodable(value: Any) -> Any:
 def _restored(row: dict[str, Any]) -> OutcomeRow:
     """The row that `_flat` made columns of; rows of JSON are as they were."""
     restored = dict(row)
-    for column in JSON_COLUMNS:
+    for column in (*JSON_COLUMNS, *NAMED_NUMBERS):
         value = restored.get(column)
         if isinstance(value, str):
             restored[column] = decode_value(value.encode())
