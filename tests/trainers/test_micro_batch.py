@@ -7,7 +7,7 @@ import pytest
 
 from guerdon.errors import BadInput, BudgetExceeded, CircuitOpen, ScoringFailed
 from guerdon.outcome import Failure, Score
-from guerdon.policy import NO_RETRY, Assign, Breaker, Budget, Policy
+from guerdon.policy import Assign, Breaker, Budget, Policy
 from guerdon.reward import BaseReward, reward
 from guerdon.sample import Sample
 from guerdon.service import RewardService
@@ -139,15 +139,26 @@ async def test_an_open_breaker_stops_everybody():
         await batches.score(Sample(response="1"))
 
 
-async def test_a_caller_that_goes_away_costs_the_others_nothing():
-    batches = MicroBatches(RewardService(strict, policy=Policy(retry=NO_RETRY)))
+@pytest.mark.parametrize("in_flight", [False, True])
+async def test_a_caller_that_goes_away_costs_the_others_nothing(in_flight):
+    started, go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    @reward(auto_register=False)
+    def held(response):
+        loop.call_soon_threadsafe(started.set)
+        assert go.wait(30)
+        return float(response)
+
+    batches = MicroBatches(RewardService(held))
     gone = asyncio.ensure_future(batches.score(Sample(response="0")))
     stays = asyncio.ensure_future(batches.score(Sample(response="1")))
-    await asyncio.sleep(0)
+    await (started.wait() if in_flight else asyncio.sleep(0))
     gone.cancel()
-    assert (await stays).number == 1.0
     with pytest.raises(asyncio.CancelledError):
         await gone
+    go.set()
+    assert (await stays).number == 1.0
 
 
 def test_one_loop_after_another():
