@@ -9,7 +9,7 @@ import pytest
 
 from guerdon.errors import InvalidReward
 from guerdon.rules.math import engine
-from guerdon.rules.math.anchored import Uncertain, find_anchored, mentions_answer
+from guerdon.rules.math.anchored import Uncertain, find_anchored, words_of
 from guerdon.rules.math.extraction import (
     MAX_BOX,
     Extraction,
@@ -137,10 +137,10 @@ def test_a_box_beyond_the_bound_is_left_to_the_worker():
     assert extract(r"\boxed{" + "1" * MAX_BOX + "}") is UNCERTAIN
 
 
-def test_mentions_answer_knows_every_spelling():
-    assert mentions_answer("AnSwEr")
-    assert mentions_answer("an\u017fwer")
-    assert not mentions_answer("swear, anser")
+def test_every_spelling_of_answer_is_found():
+    assert words_of("AnSwEr the answer") == [6, 17]
+    assert words_of("an\u017fwer \u00e9") == [6]  # a pattern without case takes the long s for an s
+    assert words_of("swear, anser") == words_of("an\u00dfwer") == []
 
 
 def test_too_many_words_are_left_to_the_worker():

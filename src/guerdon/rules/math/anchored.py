@@ -51,15 +51,24 @@ class _Formula(NamedTuple):
     end: int
 
 
-def mentions_answer(text: str) -> bool:
-    """Whether the word "answer" stands in a text, in any case.
+def words_of(text: str) -> list[int]:
+    """Where each "answer" ends, in any case that a pattern without case accepts.
 
     Example:
-        >>> mentions_answer("The ANSWER"), mentions_answer("we swear")
-        (True, False)
+        >>> words_of("The ANSWER is my answer"), words_of("we swear")
+        ([10, 23], [])
     """
-    # Case folding is more than the pattern accepts, and much faster.
-    return "answer" in text.casefold() and _WORD.search(text) is not None
+    if not text.isascii():
+        # Case folding accepts more than the pattern does, and is much faster.
+        folded = "answer" in text.casefold()
+        return [found.end() for found in _WORD.finditer(text)] if folded else []
+    lowered = text.lower()
+    ends: list[int] = []
+    at = lowered.find("answer")
+    while at >= 0:
+        ends.append(at + len("answer"))
+        at = lowered.find("answer", at + 1)
+    return ends
 
 
 def find_anchored(text: str) -> str | None:
@@ -74,10 +83,10 @@ def find_anchored(text: str) -> str | None:
         >>> find_anchored("The answer is 5.") is None
         True
     """
-    if len(text) > MAX_CHARS:
-        raise Uncertain
-    words = [found.end() for found in _WORD.finditer(text)]
-    if len(words) > MAX_WORDS:
+    words = words_of(text)
+    if not words:
+        return None
+    if len(words) > MAX_WORDS or len(text) > MAX_CHARS:
         raise Uncertain
     search = _Search(text)
     found = search.last(words, search.final)

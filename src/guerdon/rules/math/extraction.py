@@ -27,7 +27,7 @@ from functools import partial
 
 from guerdon.errors import InvalidReward, nearest
 from guerdon.rules.answer_place import last_boxed, last_tag, statements
-from guerdon.rules.math.anchored import Uncertain, find_anchored, mentions_answer
+from guerdon.rules.math.anchored import Uncertain, find_anchored
 
 
 class Extraction(enum.Enum):
@@ -94,8 +94,6 @@ def extract(response: str) -> str | Extraction:
 
 
 def _unboxed(response: str) -> str | Extraction:
-    if not mentions_answer(response):
-        return Extraction.NOTHING
     try:
         found = find_anchored(response)
     except Uncertain:
