@@ -171,7 +171,17 @@ class _Board:
         return _Todo(Calls(bound), positions)
 
     def take(self, todo: _Todo, results: Results) -> _Todo:
-        """Note the results of calls; returns the calls that may be tried again."""
+        """Note the results of calls; returns the calls that may be tried again.
+
+        Raises:
+            RuntimeError: the backend did not give one result per sample, so none can be trusted.
+        """
+        counts = (len(results.sealed), len(results.elapsed))
+        if counts != (len(todo.positions),) * 2:
+            raise RuntimeError(
+                f"the backend gave {counts[0]} results and {counts[1]} times for "
+                f"{len(todo.positions)} samples"
+            )
         retryable: set[int] = set()
         for position, sealed, elapsed in zip(
             todo.positions, results.sealed, results.elapsed, strict=True
