@@ -123,6 +123,7 @@ def test_extra_info_is_copied_when_it_is_called():
         (np.str_("4"), "4"),
         (np.bool_(True), True),
         (np.array(["4", "four"]), ["4", "four"]),
+        (np.array(5), 5),
         (np.array([np.array([1, 2]), None], dtype=object), [[1, 2], None]),
         ({"a": np.array([1.0])}, {"a": [1.0]}),
         ([np.int32(1)], [1]),
