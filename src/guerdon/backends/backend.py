@@ -6,15 +6,17 @@ whatever happens, unless it has a bug: errors of a reward are results.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Protocol, TypeAlias
 
 import msgspec
 
 from guerdon.errors import Blame, FailureKind
-from guerdon.injection import Arguments
+from guerdon.injection import Arguments, Call
 from guerdon.outcome import Abstention, Failure, Outcome, Range, failure, seal
 from guerdon.reward import BaseReward
 
@@ -146,6 +148,42 @@ class Limits:
             f"the caller's timeout passed; the sample was {state}",
             Blame.INFRASTRUCTURE,
         )
+
+
+class Scoring(msgspec.Struct, frozen=True):
+    """What a running call may ask about the batch that it belongs to.
+
+    Attributes:
+        call: where in the run the samples are scored.
+        limits: how long the caller waits.
+    """
+
+    call: Call
+    limits: Limits
+
+
+_scoring: ContextVar[Scoring] = ContextVar("scoring")
+
+
+@contextlib.contextmanager
+def scoring(call: Call, limits: Limits) -> Iterator[None]:
+    """Let `current_scoring` know, in this context and in the async calls that start in it."""
+    token = _scoring.set(Scoring(call, limits))
+    try:
+        yield
+    finally:
+        _scoring.reset(token)
+
+
+def current_scoring() -> Scoring:
+    """The batch that an async reward is called for; without limits outside of one.
+
+    Example:
+        >>> current_scoring().limits.remaining is None
+        True
+    """
+    found = _scoring.get(None)
+    return Scoring(Call(), Limits()) if found is None else found
 
 
 CLOSED = failure(

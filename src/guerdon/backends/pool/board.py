@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import tempfile
 from typing import NamedTuple
 
-HEADER = struct.Struct("<qqqqq")
-"""Chunk, call (IDLE between calls), start in monotonic ns, CPU ns at the start, bytes written."""
-LIMIT = struct.Struct("<q")
-LIMIT_AT = HEADER.size
-AREA_AT = 64
+CHUNK, CALL, STARTED, CPU, WRITTEN, LIMIT = range(6)
+"""Fields of the head, 8 aligned bytes each, so that each is read and written as a whole."""
+HEAD_FIELDS = 8
+AREA_AT = HEAD_FIELDS * 8
 AREA_BYTES = 1 << 16
 SIZE = AREA_AT + AREA_BYTES
 IDLE = -1
@@ -48,6 +46,8 @@ class Board:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._map = mmap.mmap(descriptor, SIZE)
+        self._bytes = memoryview(self._map)
+        self._head = self._bytes[:AREA_AT].cast("q")
 
     @classmethod
     def create(cls) -> Board:
@@ -55,7 +55,8 @@ class Board:
         descriptor = _anonymous_file()
         os.ftruncate(descriptor, SIZE)
         board = cls(descriptor)
-        board.clear()
+        board._head[CALL] = IDLE
+        board.limit = NO_LIMIT
         return board
 
     @property
@@ -65,38 +66,46 @@ class Board:
 
     def close(self) -> None:
         """Unmap the page and close the descriptor."""
+        self._head.release()
+        self._bytes.release()
         self._map.close()
         os.close(self._descriptor)
 
-    def clear(self) -> None:
-        """As before the first call."""
-        HEADER.pack_into(self._map, 0, 0, IDLE, 0, 0, 0)
-        LIMIT.pack_into(self._map, LIMIT_AT, NO_LIMIT)
-
     def read(self) -> Now:
-        """What the worker is doing now."""
-        return Now(*HEADER.unpack_from(self._map, 0))
+        """What the worker is doing now. A reader may come between two writes: see `begin`."""
+        head = self._head
+        return Now(head[CHUNK], head[CALL], head[STARTED], head[CPU], head[WRITTEN])
 
-    def publish(self, chunk: int, call: int, started_ns: int, cpu_ns: int, written: int) -> None:
-        """Say which call begins, or with `IDLE` that none runs."""
-        HEADER.pack_into(self._map, 0, chunk, call, started_ns, cpu_ns, written)
+    def begin(self, chunk: int, call: int, started_ns: int, cpu_ns: int) -> None:
+        """In the worker: a call begins. Its index is written last, after what belongs to it."""
+        head = self._head
+        head[CHUNK] = chunk
+        head[STARTED] = started_ns
+        head[CPU] = cpu_ns
+        head[CALL] = call
+
+    def end(self, written: int) -> None:
+        """In the worker: the call has ended, and so many bytes of results wait in the area."""
+        head = self._head
+        head[WRITTEN] = written
+        head[CALL] = IDLE
 
     @property
     def limit(self) -> int:
-        """The worker must not begin calls of this number or above (chunk-wide counter)."""
-        return LIMIT.unpack_from(self._map, LIMIT_AT)[0]
+        """The worker must not begin calls of this index or above."""
+        return self._head[LIMIT]
 
     @limit.setter
     def limit(self, value: int) -> None:
-        LIMIT.pack_into(self._map, LIMIT_AT, value)
+        self._head[LIMIT] = value
 
     def write(self, offset: int, data: bytes) -> None:
         """Put results into the area."""
-        self._map[AREA_AT + offset : AREA_AT + offset + len(data)] = data
+        self._bytes[AREA_AT + offset : AREA_AT + offset + len(data)] = data
 
     def written(self) -> bytes:
         """The results in the area that are not sent yet."""
-        return self._map[AREA_AT : AREA_AT + self.read().written]
+        return bytes(self._bytes[AREA_AT : AREA_AT + self._head[WRITTEN]])
 
 
 def _anonymous_file() -> int:

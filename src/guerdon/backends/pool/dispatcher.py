@@ -68,6 +68,7 @@ class _Slot:
         self.chunk: Chunk | None = None
         self.loading: int | None = None
         self.since = time.monotonic()
+        self.sent_ns = 0
         self.unwanted_since: float | None = None
         self.worn_out = False
 
@@ -311,6 +312,7 @@ class Dispatcher:
         sizes = job.calls.sizes
         slot.chunk = chunk
         slot.since = time.monotonic()
+        slot.sent_ns = time.monotonic_ns()
         slot.unwanted_since = None
         slot.process.board.limit = NO_LIMIT
         run = frames.Run(
@@ -466,37 +468,35 @@ class Dispatcher:
 
     # Clocks.
 
-    def _patience(self) -> float | None:
+    def _patience(self) -> float:
         """Seconds until some worker may have to be killed."""
-        return min((self._seconds_left(slot) for slot in self._slots), default=None)
-
-    def _seconds_left(self, slot: _Slot) -> float:
-        if slot.unwanted_since is not None:
-            return max(0.0, slot.unwanted_since + CANCEL_GRACE_SECONDS - time.monotonic())
-        if slot.chunk is None:
-            waiting = slot.loading is not None or not slot.process.ready
-            return self._start_left(slot) if waiting else LONG
-        if slot.chunk.job.reward.deadline is None:
-            return LONG
-        now = slot.process.now()
-        if now.chunk != slot.chunk.number:
-            return self._start_left(slot) and BETWEEN_CALLS_SECONDS
-        if now.call == IDLE:
-            return BETWEEN_CALLS_SECONDS
-        deadline = slot.chunk.job.deadline(slot.chunk.calls[now.call]) or 0.0
-        return max(0.0, deadline - (time.monotonic_ns() - now.started_ns) / 1e9)
-
-    def _start_left(self, slot: _Slot) -> float:
-        return max(0.0, slot.since + START_SECONDS - time.monotonic())
+        return max(0.0, min((self._clock(slot)[0] for slot in self._slots), default=LONG))
 
     def _look_at_clocks(self) -> None:
         for slot in list(self._slots):
-            if self._seconds_left(slot) > 0:
-                continue
-            if slot.unwanted_since is not None or slot.chunk is None:
-                self._stop(slot, None)
-            else:
-                self._stop(slot, slot.process.now())
+            left, running = self._clock(slot)
+            if left <= 0:
+                self._stop(slot, running)
+
+    def _clock(self, slot: _Slot) -> tuple[float, Now | None]:
+        """Seconds that a worker may go on before another look, and the call that limits it."""
+        if slot.unwanted_since is not None:
+            return slot.unwanted_since + CANCEL_GRACE_SECONDS - time.monotonic(), None
+        if slot.chunk is None:
+            waiting = slot.loading is not None or not slot.process.ready
+            return (self._start_left(slot) if waiting else LONG), None
+        if slot.chunk.job.reward.deadline is None:
+            return LONG, None
+        now = slot.process.now(slot.sent_ns)
+        if now.chunk != slot.chunk.number:
+            return min(BETWEEN_CALLS_SECONDS, self._start_left(slot)), None
+        if now.call == IDLE:
+            return BETWEEN_CALLS_SECONDS, None
+        deadline = slot.chunk.job.deadline(slot.chunk.calls[now.call]) or 0.0
+        return deadline - (time.monotonic_ns() - now.started_ns) / 1e9, now
+
+    def _start_left(self, slot: _Slot) -> float:
+        return slot.since + START_SECONDS - time.monotonic()
 
     def _stop(self, slot: _Slot, late: Now | None) -> None:
         """Kill a worker: for a call that is late, for a call nobody wants, or for not starting."""
@@ -506,7 +506,7 @@ class Dispatcher:
         if chunk is None:
             self._not_started(slot)
         elif late is not None:
-            self._timed_out(chunk, late, burned)
+            self._timed_out(chunk, late, now, burned)
         else:
             self._after_death(chunk, now, "the worker was stopped")
         self._fill()
@@ -518,12 +518,14 @@ class Dispatcher:
         else:
             self._start_failed(f"a worker did not start within {START_SECONDS} s")
 
-    def _timed_out(self, chunk: Chunk, late: Now, burned: float | None) -> None:
+    def _timed_out(self, chunk: Chunk, late: Now, now: Now, burned: float | None) -> None:
+        """Fail the call that was late, unless it ended just before its worker was killed."""
         job = chunk.job
         if job not in self._jobs:
             return
         call = chunk.calls[late.call]
-        if not job.is_done(call):
+        still_running = now[:3] == late[:3]
+        if still_running and not job.is_done(call):
             job.fail(call, _too_slow(job, call, burned), job.deadline(call) or 0.0)
         job.put_back(chunk.calls)
         self._settle(job)

@@ -101,15 +101,17 @@ class WorkerProcess:
             return messages, False
         return messages, False
 
-    def now(self) -> Now:
-        """What it is doing; two equal reads, so that it is not a mixture of two calls."""
-        first = self.board.read()
-        for _ in range(10):
-            second = self.board.read()
-            if second[:4] == first[:4]:
-                return second
-            first = second
-        return first._replace(call=IDLE)
+    def now(self, since_ns: int) -> Now:
+        """What it is doing; `IDLE` where two looks disagree, or where the call would have begun
+        before the worker had its chunk: both mean that it is between two calls.
+
+        Args:
+            since_ns: `time.monotonic_ns()` when the chunk was sent.
+        """
+        first, second = self.board.read(), self.board.read()
+        if second[:4] != first[:4] or second.started_ns < since_ns:
+            return second._replace(call=IDLE)
+        return second
 
     def cpu_seconds_since(self, now: Now) -> float | None:
         """Processor time that it has used since a call began; None where this cannot be read."""

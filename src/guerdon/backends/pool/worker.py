@@ -20,7 +20,7 @@ from guerdon import registry
 from guerdon.backends.backend import Sealed
 from guerdon.backends.inline import call_each, call_many
 from guerdon.backends.pool import frames
-from guerdon.backends.pool.board import AREA_BYTES, IDLE, Board
+from guerdon.backends.pool.board import AREA_BYTES, Board
 from guerdon.errors import UnknownReward
 from guerdon.injection import Arguments
 from guerdon.reward import BaseReward
@@ -96,7 +96,7 @@ class Worker:
         board = self._board
         for call, arguments in enumerate(run.arguments):
             began = time.monotonic_ns()
-            board.publish(run.chunk, call, began, time.process_time_ns(), self._written)
+            board.begin(run.chunk, call, began, time.process_time_ns())
             if call >= board.limit:
                 break
             sealed = _perform(reward, arguments, run.sizes, call)
@@ -112,16 +112,17 @@ class Worker:
             self._flush(chunk)
         if len(record) > AREA_BYTES:
             self._send(frames.RESULTS, frames.CHUNK.pack(chunk) + record)
+            self._board.end(0)
             return
         self._board.write(self._written, record)
         self._written += len(record)
-        self._board.publish(chunk, IDLE, 0, 0, self._written)
+        self._board.end(self._written)
 
     def _flush(self, chunk: int) -> None:
         if self._written:
             self._send(frames.RESULTS, frames.CHUNK.pack(chunk) + self._board.written())
         self._written = 0
-        self._board.publish(chunk, IDLE, 0, 0, 0)
+        self._board.end(0)
 
 
 def _perform(
