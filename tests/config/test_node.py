@@ -434,3 +434,8 @@ def test_a_file_is_looked_for_beside_the_configuration_then_in_the_working_direc
     assert load(folder / "service.yaml").reward.call_sync(response="") == 0.5
     (folder / "other.py").write_text("def score(response): return 0.25\n")
     assert load(folder / "service.yaml").reward.call_sync(response="") == 0.25
+
+
+def test_an_option_may_be_called_like_a_composition():
+    reward = load({"name": "length", "maximum": 200}).reward
+    assert (reward.name, reward.options["maximum"]) == ("length", 200)

@@ -114,7 +114,7 @@ class Builder:
             if not isinstance(made, BaseReward):
                 raise place.error(f"{node[TARGET]} gives a {type(made).__name__}, not a reward")
             return made
-        forms = [key for key in FORMS if key in node]
+        forms = [key for key in FORMS if key in node and _names_children(node, key)]
         if len(forms) > 1:
             raise place.error(f"{' and '.join(map(repr, forms))} in one node")
         head = forms[0] if forms else NAME
@@ -271,6 +271,11 @@ def _misfit(value: Any, expected: Any, error: Exception) -> str:
         return f"{error}: {value!r}"
     allowed = [str(choice) for choice in get_args(expected)]
     return f"{value!r} is none of {', '.join(allowed)}{nearest(str(value), allowed)}"
+
+
+def _names_children(node: Mapping[str, Any], form: str) -> bool:
+    """Whether a key is a composition: beside `name`, a plain value is an option of that reward."""
+    return NAME not in node or isinstance(node[form], dict | list)
 
 
 def _is_composition(found: Any) -> bool:
