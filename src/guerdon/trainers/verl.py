@@ -402,7 +402,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return cast("Any", value).item()
     if isinstance(value, np.ndarray):
-        return plain(cast("Any", value.tolist()))
+        return plain(value.tolist())
     if isinstance(value, dict):
         return {key: plain(item) for key, item in cast("dict[Any, Any]", value).items()}
     if isinstance(value, list):
