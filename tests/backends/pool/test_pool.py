@@ -29,7 +29,7 @@ from guerdon.backends.pool.dispatcher import Dispatcher
 from guerdon.errors import Blame, ConfigError, FailureKind
 from guerdon.outcome import Failure, Outcome, Score
 from guerdon.policy import Policy
-from guerdon.reward import BaseReward, FunctionReward
+from guerdon.reward import BaseReward, FunctionReward, reward
 from guerdon.sample import Media, Sample
 from guerdon.service import RewardService
 
@@ -525,3 +525,44 @@ def test_inline_refuses_what_only_a_pool_can_keep(poison: ModuleType) -> None:
 
     with pytest.raises(InvalidReward, match="pool"):
         InlineBackend().run(poison.act, Calls([{}]), Limits())
+
+
+def test_workers_have_environment_variables_of_their_own() -> None:
+    @reward(auto_register=False)
+    def card(name: str) -> float:
+        import os
+
+        return float(os.environ[name])
+
+    with_two, with_three = (
+        PoolBackend(workers=1, spares=0, environment={"GUERDON_TEST_CARD": number})
+        for number in "23"
+    )
+    try:
+        calls = Calls([{"name": "GUERDON_TEST_CARD"}])
+        assert with_two.run(card, calls, Limits()).sealed == [2.0]
+        assert with_three.run(card, calls, Limits()).sealed == [3.0]
+        assert with_two.ready() == 1
+        assert with_two.ended() == {}
+    finally:
+        with_two.close()
+        with_three.close()
+
+
+def test_a_pool_counts_how_its_workers_end() -> None:
+    @reward(auto_register=False)
+    def ends(how: str) -> float:
+        import os
+
+        if how == "dies":
+            os._exit(1)
+        return 1.0
+
+    pool = PoolBackend(workers=1, spares=0)
+    try:
+        lost, kept = pool.run(ends, Calls([{"how": "dies"}, {"how": "lives"}]), Limits()).sealed
+        assert isinstance(lost, Failure)
+        assert kept == 1.0
+        assert pool.ended()["died"] == 2  # once among others, once alone
+    finally:
+        pool.close()

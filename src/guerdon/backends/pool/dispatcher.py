@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -28,7 +28,7 @@ from guerdon.backends.pool.job import Chunk, Job
 from guerdon.backends.pool.pace import Pace
 from guerdon.backends.pool.process import WorkerProcess
 from guerdon.errors import Blame, FailureKind
-from guerdon.outcome import Failure, failure
+from guerdon.outcome import EMPTY, Failure, failure
 from guerdon.reward import BaseReward
 
 LOG = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True):
     spares: int
     memory_bytes: int | None
     recycle_bytes: int | None
+    environment: Mapping[str, str] = EMPTY
 
 
 class _Slot:
@@ -100,6 +101,7 @@ class Dispatcher:
         self._failed_starts = 0
         self._resting = False
         self._closing = False
+        self._ended: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name="guerdon-pool", daemon=True)
         self._thread.start()
 
@@ -130,6 +132,14 @@ class Dispatcher:
     def pids(self) -> list[int]:
         """Process ids of the workers, for tests and diagnosis."""
         return [slot.process.pid for slot in list(self._slots)]
+
+    def ready(self) -> int:
+        """How many workers are set up."""
+        return sum(slot.process.ready for slot in list(self._slots))
+
+    def ended(self) -> dict[str, int]:
+        """How many workers have `died` by themselves, were `killed`, and were `replaced` idle."""
+        return dict(self._ended)
 
     def _post(self, action: Callable[[], None]) -> None:
         self._inbox.append(action)
@@ -239,7 +249,7 @@ class Dispatcher:
             memory_bytes=self._settings.memory_bytes,
         )
         try:
-            slot = _Slot(WorkerProcess(hello))
+            slot = _Slot(WorkerProcess(hello, self._settings.environment))
         except OSError as error:
             self._start_failed(f"a worker could not be started: {error}")
             return False
@@ -403,6 +413,7 @@ class Dispatcher:
 
     def _replace(self, slot: _Slot) -> None:
         """End an idle worker and start another one."""
+        self._ended["replaced"] += 1
         slot.process.dismiss()
         if not slot.process.reap(CANCEL_GRACE_SECONDS):
             slot.process.kill()
@@ -416,6 +427,7 @@ class Dispatcher:
 
     def _died(self, slot: _Slot) -> None:
         """A worker ended by itself: find out which call did it."""
+        self._ended["died"] += 1
         slot.process.reap(CANCEL_GRACE_SECONDS)
         slot.process.kill()
         now, chunk = self._bury(slot)
@@ -500,6 +512,7 @@ class Dispatcher:
 
     def _stop(self, slot: _Slot, late: Now | None) -> None:
         """Kill a worker: for a call that is late, for a call nobody wants, or for not starting."""
+        self._ended["killed"] += 1
         burned = slot.process.cpu_seconds_since(late) if late is not None else None
         slot.process.kill()
         now, chunk = self._bury(slot)

@@ -11,7 +11,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from guerdon.backends.backend import CLOSED, Calls, Limits, Results
@@ -40,6 +40,7 @@ class PoolBackend:
         memory_bytes: address space that the calls of one worker may take beyond what loading the
             reward took; beyond it a call fails as `crashed`. None has no bound. Not for GPU work.
         recycle_bytes: a worker that holds more memory than this after a chunk is replaced.
+        environment: environment variables of the workers, beside those of this process.
 
     Example:
         >>> from guerdon.reward import FunctionReward
@@ -58,12 +59,15 @@ class PoolBackend:
         spares: int = 1,
         memory_bytes: int | None = MEMORY_BYTES,
         recycle_bytes: int | None = RECYCLE_BYTES,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         if workers is not None and workers < 1:
             raise ConfigError(f"pool: workers must be at least 1, got {workers}")
         if spares < 0:
             raise ConfigError(f"pool: spares must be at least 0, got {spares}")
-        self._settings = Settings(workers or _cores(), spares, memory_bytes, recycle_bytes)
+        self._settings = Settings(
+            workers or _cores(), spares, memory_bytes, recycle_bytes, dict(environment or {})
+        )
         self._coroutines = Coroutines()
         self._lock = threading.Lock()
         self._dispatcher: Dispatcher | None = None
@@ -97,6 +101,17 @@ class PoolBackend:
         """Process ids of the workers."""
         dispatcher = self._dispatcher
         return [] if dispatcher is None else dispatcher.pids()
+
+    def ready(self) -> int:
+        """How many workers, spare ones included, are set up now."""
+        dispatcher = self._dispatcher
+        return 0 if dispatcher is None else dispatcher.ready()
+
+    def ended(self) -> dict[str, int]:
+        """How many workers have `died` by themselves, were `killed` by the pool (late, unwanted,
+        not starting), and were `replaced` while idle, since the pool was started."""
+        dispatcher = self._dispatcher
+        return {} if dispatcher is None else dispatcher.ended()
 
     def close(self) -> None:
         """End the workers; what runs is killed, what waits fails as `cancelled`."""

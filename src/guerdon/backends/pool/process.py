@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 import guerdon
@@ -28,6 +29,10 @@ THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 class WorkerProcess:
     """A running worker.
 
+    Args:
+        hello: how it sets itself up.
+        environment: variables beside those of this process.
+
     Attributes:
         pid: of the process.
         ready: whether it has said that it is set up.
@@ -36,7 +41,7 @@ class WorkerProcess:
         started_at: `time.monotonic()` of its start.
     """
 
-    def __init__(self, hello: Hello) -> None:
+    def __init__(self, hello: Hello, environment: Mapping[str, str]) -> None:
         self.board = Board.create()
         ours, theirs = socket.socketpair()
         try:
@@ -51,7 +56,7 @@ class WorkerProcess:
                 ],
                 pass_fds=(theirs.fileno(), self.board.descriptor),
                 stdin=subprocess.DEVNULL,
-                env=_environment(),
+                env=_environment(environment),
                 start_new_session=True,
             )
         except BaseException:
@@ -173,12 +178,14 @@ class WorkerProcess:
             self._outgoing.popleft().close()
 
 
-def _environment() -> dict[str, str]:
-    """The worker's environment: ours, able to import this very Guerdon, with a fixed hash seed.
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The worker's environment: ours, able to import this very Guerdon, with a fixed hash seed,
+    and with its own variables.
 
     The seed makes anything that depends on the order of a set equal in every worker.
     """
     source = str(Path(guerdon.__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")]))
+    variables = {**os.environ, **own}
+    path = os.pathsep.join(filter(None, [source, variables.get("PYTHONPATH", "")]))
     limits = dict.fromkeys(THREAD_LIMITS, "1")
-    return {**limits, "PYTHONHASHSEED": "0", **os.environ, "PYTHONPATH": path}
+    return {**limits, "PYTHONHASHSEED": "0", **variables, "PYTHONPATH": path}
