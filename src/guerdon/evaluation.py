@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec.structs import replace
 
-from guerdon.backends.backend import Backend, Calls, Limits, Results, Sealed
+from guerdon.backends.backend import Backend, Calls, Limits, Results, Sealed, scoring
 from guerdon.backends.threads import THREADS
 from guerdon.errors import Blame, ConfigError, FailureKind, InvalidReward
 from guerdon.injection import Arguments, Binder, Call
@@ -107,10 +107,13 @@ class Evaluation:
         began = time.monotonic()
         tries = 0
         while todo.calls.arguments:
-            results = backend.run(board.reward, todo.calls, self._limits)
+            with scoring(self._call, self._limits):
+                results = backend.run(board.reward, todo.calls, self._limits)
             tries += 1
             todo = board.take(todo, results)
-            if not todo.calls.arguments or not self._may_retry(began, tries):
+            if not todo.calls.arguments or board.reward.relays:
+                return
+            if not self._may_retry(began, tries):
                 return
 
     def _may_retry(self, began: float, tries: int) -> bool:
@@ -204,6 +207,7 @@ class _Board:
     def outcomes(self) -> list[Outcome]:
         """One outcome per sample, stamped."""
         name, fingerprint = self.reward.name, self.reward.fingerprint
+        relays = self.reward.relays
         stamped: list[Outcome] = []
         append = stamped.append
         for sample, sealed, elapsed in zip(self._samples, self._sealed, self._elapsed, strict=True):
@@ -217,16 +221,17 @@ class _Board:
                         elapsed=elapsed,
                     )
                 )
-            else:
-                append(
-                    replace(
-                        cast("Outcome", sealed),
-                        reward=name,
-                        fingerprint=fingerprint,
-                        sample=sample.sample_id,
-                        elapsed=elapsed or cast("Outcome", sealed).elapsed,
-                    )
+                continue
+            outcome = cast("Outcome", sealed)
+            append(
+                replace(
+                    outcome,
+                    reward=(relays and outcome.reward) or name,
+                    fingerprint=(relays and outcome.fingerprint) or fingerprint,
+                    sample=sample.sample_id,
+                    elapsed=(relays and outcome.elapsed) or elapsed or outcome.elapsed,
                 )
+            )
         return stamped
 
     def _bind_each(self, binder: Binder) -> tuple[list[int], list[Arguments]]:

@@ -105,6 +105,9 @@ class BaseReward:
     """Most samples of one call with scope `batch`; None is the whole batch."""
     dedupe: bool = False
     """Whether calls with equal arguments in one batch run once; always so after `prepare`."""
+    relays: bool = False
+    """Whether it hands on the outcomes of another service: they keep the name and the fingerprint
+    that they have there, and are not tried again here."""
     fixtures: Sequence[Fixture] = ()
     """Cases for `guerdon check`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from typing import Protocol, TypeAlias
 
@@ -166,7 +166,7 @@ _scoring: ContextVar[Scoring] = ContextVar("scoring")
 
 
 @contextlib.contextmanager
-def scoring(call: Call, limits: Limits) -> Iterator[None]:
+def scoring(call: Call, limits: Limits) -> Generator[None]:
     """Let `current_scoring` know, in this context and in the async calls that start in it."""
     token = _scoring.set(Scoring(call, limits))
     try:
