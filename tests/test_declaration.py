@@ -1,0 +1,151 @@
+"""A declaration that cannot work is refused where it is written, with a hint."""
+
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+
+from guerdon.declaration import SETTINGS, constructor_options, is_async, snake_case
+from guerdon.errors import InvalidReward
+from guerdon.reward import BaseReward, FunctionReward, reward
+
+
+def score(response: str) -> float:
+    return 1.0
+
+
+async def score_later(response: str) -> float:
+    return 1.0
+
+
+class Judge:
+    def __call__(self, response: str) -> float:
+        return 1.0
+
+    def method(self, response: str) -> float:
+        return 1.0
+
+
+class AsyncJudge:
+    async def __call__(self, response: str) -> float:
+        return 1.0
+
+    async def method(self, response: str) -> float:
+        return 1.0
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"scope": "samples"}, "scope is 'samples', not one of sample, batch, group"),
+    ({"work": "disk"}, "work is 'disk', not one of io, cpu, gpu"),
+    ({"deadline": 0}, "deadline must be positive"),
+    ({"deadline": -1.0}, "deadline must be positive"),
+    ({"deadline": math.nan}, "deadline must be positive"),
+    ({"concurrency": 0}, "concurrency must be positive"),
+    ({"batch_size": 0}, "batch_size must be positive"),
+    ({"value_range": (1.0, 0.0)}, "value_range must be"),
+    ({"value_range": (math.nan, 0.0)}, "value_range must be"),
+    ({"candidate_fault": ("timeut",)}, "did you mean 'timeout'"),
+]
+
+
+@pytest.mark.parametrize(("settings", "says"), BAD, ids=lambda v: str(v)[:40])
+def test_an_impossible_declaration_is_refused_in_every_form(
+    settings: dict[str, Any], says: str
+) -> None:
+    for declare in (
+        lambda: FunctionReward(score, name="mine", **settings),
+        lambda: reward(name="mine", auto_register=False, **settings)(score),
+        lambda: FunctionReward(score, name="mine").configure(**settings),
+        lambda: type(
+            "Mine",
+            (BaseReward,),
+            {"name": "mine", "auto_register": False, "call": score, **settings},
+        ),
+    ):
+        with pytest.raises(InvalidReward, match="reward 'mine'") as caught:
+            declare()
+        assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"value_range": (0.0, 0.0)},
+        {"value_range": (-math.inf, math.inf)},
+        {"deadline": 0.001},
+        {"deadline": 5},
+        {"candidate_fault": ("timeout", "crashed")},
+        {"scope": "group", "work": "gpu", "concurrency": 1, "batch_size": 1},
+    ],
+)
+def test_a_possible_declaration_is_kept(settings: dict[str, Any]) -> None:
+    made = FunctionReward(score, **settings)
+    for name, value in settings.items():
+        assert getattr(made, name) == value
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_known_one() -> None:
+    for declare in (
+        lambda: FunctionReward(score, dedline=3.0),
+        lambda: FunctionReward(score).configure(dedline=3.0),
+    ):
+        with pytest.raises(InvalidReward, match="did you mean 'deadline'"):
+            declare()
+
+
+def test_every_setting_has_a_default() -> None:
+    for name in SETTINGS:
+        assert hasattr(BaseReward, name)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (score, False),
+        (score_later, True),
+        (partial(score), False),
+        (partial(score_later), True),
+        (partial(partial(score_later)), True),
+        (Judge(), False),
+        (AsyncJudge(), True),
+        (Judge().method, False),
+        (AsyncJudge().method, True),
+        (partial(AsyncJudge()), True),
+        (lambda response: score_later(response), False),
+    ],
+)
+def test_what_is_async(function: Any, expected: bool) -> None:
+    assert is_async(function) is expected
+    assert FunctionReward(function, name="r").is_async is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "snake"),
+    [
+        ("PickScore", "pick_score"),
+        ("GSM8K", "gsm8_k"),
+        ("Exact", "exact"),
+        ("already_snake", "already_snake"),
+        ("HPSv3", "hpsv3"),
+    ],
+)
+def test_class_names_in_snake_case(name: str, snake: str) -> None:
+    assert snake_case(name) == snake
+
+
+class Options:
+    def __init__(self, a: int, b: int = 2, *c: int, d: int = 4, **e: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "expected"),
+    [
+        ((1,), {}, {"a": 1, "b": 2, "c": (), "d": 4}),
+        ((1, 5), {}, {"a": 1, "b": 5, "c": (), "d": 4}),
+        ((1, 5, 6), {"d": 7, "f": 8}, {"a": 1, "b": 5, "c": (6,), "d": 7, "f": 8}),
+        ((), {"f": 8}, {"f": 8}),
+    ],
+)
+def test_what_a_class_is_constructed_with(args: Any, kwargs: Any, expected: Any) -> None:
+    assert constructor_options(Options, args, kwargs) == expected
