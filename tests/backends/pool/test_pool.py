@@ -29,7 +29,8 @@ from guerdon.backends.pool.dispatcher import Dispatcher
 from guerdon.errors import Blame, ConfigError, FailureKind
 from guerdon.outcome import Failure, Outcome, Score
 from guerdon.policy import Policy
-from guerdon.reward import BaseReward, FunctionReward, reward
+from guerdon.reward import BaseReward, FunctionReward
+from guerdon.reward import reward as define
 from guerdon.sample import Media, Sample
 from guerdon.service import RewardService
 
@@ -528,7 +529,7 @@ def test_inline_refuses_what_only_a_pool_can_keep(poison: ModuleType) -> None:
 
 
 def test_workers_have_environment_variables_of_their_own() -> None:
-    @reward(auto_register=False)
+    @define(auto_register=False)
     def card(name: str) -> float:
         import os
 
@@ -550,7 +551,7 @@ def test_workers_have_environment_variables_of_their_own() -> None:
 
 
 def test_a_pool_counts_how_its_workers_end() -> None:
-    @reward(auto_register=False)
+    @define(auto_register=False)
     def ends(how: str) -> float:
         import os
 
