@@ -80,18 +80,15 @@ def listed(run: Run, *arguments: object) -> Any:
 def test_the_table_says_what_each_scores_takes_and_gives(file: Path, run: Run):
     result = run("-i", file, "cli")
     assert result.exit_code == 0
-    tidy = next(line for line in result.stdout.splitlines() if "cli_tidy" in line)
-    for part in (
-        "1 if the text has no blanks at its ends [and is short].",
-        "response, answer, [level]",
-        "[0, 1]",
-        f"{file}:tidy",
-    ):
-        assert part in tidy
-    needy = next(line for line in result.stdout.splitlines() if "cli_needy" in line)
-    assert "images, step" in needy
-    assert "[0, inf)" in needy
-    assert "(no documentation)" in needy
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    tidy = next(i for i, line in enumerate(lines) if line.startswith("cli_tidy"))
+    assert "1 if the text has no blanks at its ends [and is short]." in lines[tidy]
+    assert lines[tidy].endswith("[0, 1]")
+    assert lines[tidy + 1 : tidy + 3] == ["response, answer, [level]", f"{file}:tidy"]
+    needy = next(i for i, line in enumerate(lines) if line.startswith("cli_needy"))
+    assert "(no documentation)" in lines[needy]
+    assert lines[needy].endswith("[0, inf)")
+    assert lines[needy + 1] == "images, step"
 
 
 def test_the_list_as_json(file: Path, run: Run):
@@ -126,10 +123,10 @@ def test_nothing_found_is_said(file: Path, run: Run):
 
 
 def test_routes_are_listed(file: Path, run: Run):
-    registry.route("openai/*", "cli_tidy")
-    assert listed(run, "openai")["routes"] == {"openai/*": "cli_tidy"}
+    registry.route("opening/*", "cli_tidy")
+    assert listed(run, "opening")["routes"] == {"opening/*": "cli_tidy"}
     assert listed(run, "zebra")["routes"] == {}
-    assert "openai/*" in run().stdout
+    assert "opening/*" in run().stdout
 
 
 def test_a_broken_plugin_is_listed_with_its_error_and_hides_no_other(

@@ -135,21 +135,15 @@ def _has_words(text: str, words: Sequence[str]) -> bool:
 
 
 def _table(found: Sequence[Entry]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("name", style="bold", no_wrap=True)
-    table.add_column("what it scores", ratio=3)
-    table.add_column("inputs")
+    table.add_column("what it scores, its inputs, its source", ratio=1, overflow="fold")
     table.add_column("range", no_wrap=True)
-    table.add_column("source", overflow="fold")
     for entry in found:
-        source = f"{entry.place}\n{entry.package}" if entry.package else entry.place
-        table.add_row(
-            Text(entry.name),
-            Text(entry.description or "(no documentation)"),
-            Text(", ".join(entry.inputs)),
-            range_text(entry.value_range),
-            Text(source),
-        )
+        source = f"{entry.place} ({entry.package})" if entry.package else entry.place
+        about = Text(entry.description or "(no documentation)")
+        about.append(f"\n{', '.join(entry.inputs)}\n{source}", style="dim")
+        table.add_row(Text(entry.name), about, range_text(entry.value_range))
     return table
 
 
