@@ -77,6 +77,9 @@ def _configs() -> tuple[Any, Any, tuple[Any, ...]]:
 def math_worker(response: str, ground_truth: str) -> float:
     r"""`MathVerifyWorker.verify`: both sides parsed alike, six digits; errors are 0.
 
+    AReaL pins Math-Verify 0.8.0; here it is 0.9.0, which differs on boxed percentages only:
+    `\boxed{72\%}` equals 72 as well as 0.72.
+
     Takes any time: its caller runs it in a worker with a deadline.
 
     Raises:

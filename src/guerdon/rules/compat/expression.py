@@ -47,6 +47,10 @@ class Algebra(Protocol):
         """A name that is no function."""
         ...
 
+    def split(self, name: str) -> list[tuple[str, str]]:
+        """The tokens that a name stands for: itself, or the factors that it is made of."""
+        ...
+
     def binary(self, op: str, left: Any, right: Any) -> Any:
         """`+ - * / // % **` of two values."""
         ...
@@ -99,7 +103,11 @@ class _Parser:
 
     def __init__(self, text: str, algebra: Algebra) -> None:
         self._algebra = algebra
-        self._tokens = list(_tokens(text))
+        self._tokens = [
+            factor
+            for kind, token in _tokens(text)
+            for factor in (algebra.split(token) if kind == "name" else [(kind, token)])
+        ]
         self._at = 0
         self._depth = 0
 
@@ -236,6 +244,10 @@ class PythonNumbers:
         """Refused."""
         raise Refused("names are not read")
 
+    def split(self, name: str) -> list[tuple[str, str]]:
+        """The name."""
+        return [("name", name)]
+
     def is_function(self, name: str) -> bool:
         """Nothing is."""
         return False
@@ -339,22 +351,20 @@ class SympyObjects:
         return self._sympy.sqrt(value) if name == "sqrt" else self._sympy.log(value)
 
     def name(self, name: str) -> Any:
-        """A known constant, a symbol, or a product of symbols and numbers."""
+        """A known constant, or a symbol."""
         if name in self._known:
             return self._known[name]
-        if name in self._REFUSED:
+        if name in self._REFUSED or (not self.implicit and hasattr(self._sympy, name)):
             raise Refused(f"{name} is no symbol")
-        if not self.implicit and hasattr(self._sympy, name):
-            raise Refused(f"{name} is no symbol")
-        if not self.implicit or "_" in name or _is_greek(name):
-            return self._sympy.Symbol(name)
-        product: Any = self._sympy.Integer(1)
-        for piece in re.findall(r"\d+|\D", name):
-            piece_value = (
-                self._sympy.Integer(int(piece)) if piece.isdigit() else self._sympy.Symbol(piece)
-            )
-            product = product * piece_value
-        return product
+        return self._sympy.Symbol(name)
+
+    def split(self, name: str) -> list[tuple[str, str]]:
+        """A name of several letters as letters and digits, before any operator binds them."""
+        whole = name in self._known or name in self._REFUSED or self.is_function(name)
+        if whole or not self.implicit or "_" in name or _is_greek(name):
+            return [("name", name)]
+        pieces = re.findall(r"[0-9]+|[^0-9]", name)
+        return [("number" if piece.isdigit() else "name", piece) for piece in pieces]
 
     def negative(self, value: Any) -> Any:
         """The value with a minus sign."""
