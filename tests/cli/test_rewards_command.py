@@ -88,7 +88,7 @@ def test_the_table_says_what_each_scores_takes_and_gives(file: Path, run: Run):
     needy = next(i for i, line in enumerate(lines) if line.startswith("cli_needy"))
     assert "(no documentation)" in lines[needy]
     assert lines[needy].endswith("[0, inf)")
-    assert lines[needy + 1] == "images, step"
+    assert lines[needy + 1] == "images, step, [**]"
 
 
 def test_the_list_as_json(file: Path, run: Run):
