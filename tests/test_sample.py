@@ -166,7 +166,11 @@ def test_what_is_no_message_is_refused_by_name(raw: Any) -> None:
         Sample(response=[raw])
 
 
-@pytest.mark.parametrize("raw", [5, 1.5, b"bytes", {1, 2}, object(), np.zeros((2, 2))], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "raw",
+    [5, 1.5, b"bytes", {1, 2}, object(), np.zeros((2, 2))],
+    ids=lambda value: type(value).__name__,
+)
 @pytest.mark.parametrize("field", ["prompt", "response"])
 def test_what_is_neither_text_nor_messages_is_refused(field: str, raw: Any) -> None:
     with pytest.raises(InvalidSample, match=field):

@@ -148,7 +148,7 @@ RETURNS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("returned", "expected"), RETURNS, ids=repr)
+@pytest.mark.parametrize(("returned", "expected"), RETURNS)
 @pytest.mark.parametrize("form", ["sync", "async", "batch", "io", "prepare"])
 def test_what_a_reward_returns_means_the_same_in_every_form(
     form: str, returned: Any, expected: Any

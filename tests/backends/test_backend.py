@@ -51,7 +51,6 @@ def found(raw: object, size: int, value_range: tuple[float, float] = UNBOUNDED) 
         (Abstention(), [None, None]),
         (LOST, ["crashed", "crashed"]),
     ],
-    ids=repr,
 )
 def test_one_result_per_sample(raw: object, expected: list[Any]) -> None:
     assert found(raw, 2, (0.0, 1.0)) == expected
@@ -78,7 +77,6 @@ def test_one_result_per_sample(raw: object, expected: list[Any]) -> None:
         (TensorLike([1.0, 2.0], (1, 2)), "TensorLike"),
         (Score(value=1.0), "Score"),
     ],
-    ids=repr,
 )
 def test_anything_but_one_result_per_sample_fails_all_of_them(raw: object, says: str) -> None:
     sealed = seal_many(raw, 2, UNBOUNDED)

@@ -37,7 +37,6 @@ class Client:
         Message("user", "hi"),
         Media(kind="image", data=b""),
     ],
-    ids=repr,
 )
 def test_plain_data_travels(value: Any) -> None:
     check_portable({"value": value, "nested": [value]}, target="a worker")
@@ -74,7 +73,6 @@ def test_the_first_thing_that_cannot_travel_is_named(value: Any, path: str) -> N
         bytearray(b"x"),
         iter([1]),
     ],
-    ids=repr,
 )
 def test_objects_and_subclasses_do_not_travel(value: Any) -> None:
     assert find_unportable(value, "v") is not None
