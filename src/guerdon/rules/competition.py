@@ -4,6 +4,7 @@ By default each finds the final answer where its dataset puts it and gives the v
 `math_verify`; with `compat` it repeats the number of the system that it comes from.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from guerdon.rules.compat import areal, geo3k, prime, prm800k, unirl, verl
 from guerdon.rules.compat.hendrycks import NotNormal, strip_string
 from guerdon.rules.gold import one_text
 from guerdon.rules.math.mathverify import DEADLINE, math_verify, slow_verdict
+from guerdon.rules.numeral import SEGMENT_CHARS, stated_number
 from guerdon.rules.option import one_of
 
 
@@ -178,8 +180,21 @@ class MathDapo(Equivalence):
         return {"score": 1.0 if right else -1.0, "acc": float(right)}
 
 
+# A number and one to four words: a unit. Pi and percent are part of the value.
+_UNIT = re.compile(
+    r"(?P<number>[-+$0-9.,]+)(?:\s+(?!pi\b|percent\b)[A-Za-z]{2,}){1,4}", re.IGNORECASE
+)
+
+
+def _without_unit(answer: str) -> str:
+    """The number of `5 dollars`, which Minerva's normal form of the original drops too."""
+    found = _UNIT.fullmatch(answer[:SEGMENT_CHARS])
+    number = stated_number(answer) if found is not None else None
+    return answer if number is None else number
+
+
 def _answer_line(text: str) -> str | None:
-    """The last `Answer:` line or box, without the sentence's end and emphasis."""
+    """The last `Answer:` line or box, without the sentence's end, emphasis and a number's unit."""
     for found in statements(text, DAPO_MARKERS):
         if not found.weak:
             answer = found.text.strip().strip("*").rstrip(". \t").strip()
@@ -187,7 +202,7 @@ def _answer_line(text: str) -> str | None:
                 inside = answer[len(left) : -len(right)]
                 if answer.startswith(left) and answer.endswith(right) and left not in inside:
                     return inside.strip() or None
-            return answer or None
+            return _without_unit(answer) or None
     return None
 
 
