@@ -119,6 +119,17 @@ def test_only_open_cases_travel_and_equal_ones_once() -> None:
     assert [o.sample for o in outcomes] == [f"s{i}" for i in range(6)]
 
 
+def test_arguments_that_are_nested_too_deeply_for_a_comparison_cost_nobody_else() -> None:
+    def prepare(response: str) -> dict[str, Any]:
+        nested: tuple[Any, ...] = ()
+        for _ in range(100_000 if response == "deep" else 1):
+            nested = (nested,)
+        return {"nested": nested}
+
+    stages = Stages(prepare, lambda nested: 1.0)
+    assert said(leaf(stages, texts("a", "deep", "b"))) == [1.0, 1.0, 1.0]
+
+
 def test_no_samples_and_no_open_calls_run_nothing() -> None:
     spy = Spy()
     assert leaf(Stages(lambda _: Ready(1.0)), [], spy) == []

@@ -345,6 +345,13 @@ def test_a_huge_message_is_clipped() -> None:
         assert "10000000 characters" in lost.message
 
 
+def test_a_message_can_be_printed_whatever_it_quotes() -> None:
+    for error in (ValueError("bad \ud800 text"), BadInput("bad \ud800 text")):
+        lost = failure_from(error)
+        assert "bad \\ud800 text" in lost.message
+        lost.message.encode()
+
+
 def test_a_failure_built_from_words_is_the_same_as_one_built_from_members() -> None:
     words = Failure(kind="timeout", message="m", blame="data")  # type: ignore[arg-type]
     assert words == Failure(kind=FailureKind.TIMEOUT, message="m", blame=Blame.DATA)

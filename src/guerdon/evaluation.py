@@ -388,8 +388,8 @@ def _is_open(sealed: Sealed | None) -> bool:
 
 def _key(arguments: Mapping[str, Any], position: int) -> object:
     """Equal for calls with equal arguments of equal types; unique where they cannot be hashed."""
-    key = (tuple(arguments), tuple(map(_typed, arguments.values())))
     try:
+        key = (tuple(arguments), tuple(map(_typed, arguments.values())))
         hash(key)
     except Exception:
         return position

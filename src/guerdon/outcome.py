@@ -478,9 +478,11 @@ def _describe(error: BaseException) -> str:
 
 def _message(error: BaseException) -> str:
     try:
-        return _clip(str(error))
+        text = _clip(str(error))
     except BaseException as broken:
         return f"<its str() raised {_type_name(broken)}>"
+    # What a response quotes must not break the log that quotes the message.
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _type_name(value: object) -> str:

@@ -76,3 +76,18 @@ def test_the_first_thing_that_cannot_travel_is_named(value: Any, path: str) -> N
 )
 def test_objects_and_subclasses_do_not_travel(value: Any) -> None:
     assert find_unportable(value, "v") is not None
+
+
+@pytest.mark.parametrize("make", [lambda i: [i], lambda i: (i,), lambda i: {"k": i}])
+@pytest.mark.parametrize("levels", [101, 100_000])
+def test_what_is_nested_too_deeply_does_not_travel(make: Any, levels: int) -> None:
+    value: Any = 0
+    for level in range(levels):
+        value = make(value)
+        if level == 99:
+            assert find_unportable(value, "v") is None
+    found = find_unportable(make(value), "v")
+    assert found is not None
+    assert found[0].startswith(("v[0][0]", "v['k']['k']"))
+    assert "nested more than 100 levels" in found[1]
+    assert len(found[0]) < 1000

@@ -13,6 +13,9 @@ import msgspec
 
 from guerdon.errors import UnportableData
 
+DEEPEST = 100
+"""Levels of nesting that may travel: deeper data ends in the recursion limit of the other side."""
+
 _ATOMS = (type(None), bool, int, float, str, bytes)
 _LISTS = (list, tuple, set, frozenset)
 
@@ -42,30 +45,36 @@ in process
             raise UnportableData(*found, target=target)
 
 
-def find_unportable(value: Any, path: str) -> tuple[str, str] | None:
-    """Path and type of the first value that cannot travel, or None."""
+def find_unportable(value: Any, path: str, depth: int = 0) -> tuple[str, str] | None:
+    """Path and type of the first value that cannot travel, or None.
+
+    Args:
+        value: anything.
+        path: its name.
+        depth: how many levels it lies inside another value.
+    """
     kind = cast("type[object]", type(value))
-    if kind in _ATOMS:
+    if kind in _ATOMS or kind is range:
         return None
+    if depth > DEEPEST:
+        return path, f"{kind.__name__} nested more than {DEEPEST} levels deep"
     if kind in _LISTS:
-        return _first((f"{path}[{i}]", item) for i, item in enumerate(value))
+        return _first(((f"{path}[{i}]", item) for i, item in enumerate(value)), depth)
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
-        return _first((f"{path}[{key!r}]", item) for key, item in items)
+        return _first(((f"{path}[{key!r}]", item) for key, item in items), depth)
     if isinstance(value, msgspec.Struct) and kind.__module__.startswith("guerdon."):
         fields = value.__struct_fields__
-        return _first((f"{path}.{field}", getattr(value, field)) for field in fields)
+        return _first(((f"{path}.{field}", getattr(value, field)) for field in fields), depth)
     if kind.__module__ == "numpy" and str(getattr(value, "dtype", "object")) != "object":
-        return None
-    if kind is range:
         return None
     return path, kind.__name__
 
 
-def _first(items: Any) -> tuple[str, str] | None:
+def _first(items: Any, depth: int) -> tuple[str, str] | None:
     for path, item in items:
         if type(item) is not str:
-            found = find_unportable(item, path)
+            found = find_unportable(item, path, depth + 1)
             if found is not None:
                 return found
     return None
