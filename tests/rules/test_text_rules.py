@@ -255,9 +255,22 @@ def test_cosine_ends_and_middle() -> None:
     assert [cosine_scaled(True, n, 100) for n in (0, 50, 100, 250)] == [1.0, 0.75, 0.5, 0.5]
     assert [cosine_scaled(False, n, 100) for n in (0, 50, 100, 250)] == [-1.0, -0.75, -0.5, -0.5]
     assert cosine_scaled(True, 200, 100, held=False) == 1.0
-    rule = CosineLength(10, right=(0.0, 2.0), wrong=(-3.0, 0.0), unit="words")
+    rule = CosineLength(maximum=10, right=(0.0, 2.0), wrong=(-3.0, 0.0), unit="words")
     assert rule.value_range == (-3.0, 2.0)
     assert rule.call_sync(response="", correct=0.9)["score"] == 2.0
+
+
+def test_cosine_over_a_rule() -> None:
+    rule = CosineLength("gsm8k", {"method": "flexible"}, maximum=4, unit="words")
+    for response, value in (("18", 0.5 + 0.25 * (1 + math.cos(math.pi / 4))), ("a b c 17", -0.5)):
+        found = rule.call_sync(response=response, ground_truth="18")
+        assert found is not None
+        assert found["score"] == pytest.approx(value)
+    with pytest.raises(BadInput, match="not one number"):
+        rule.call_sync(response="18", ground_truth="?")
+    assert CosineLength("math_verify").deadline == 5.0
+    with pytest.raises(InvalidReward):
+        CosineLength(options={"method": "strict"})
 
 
 @pytest.mark.parametrize(

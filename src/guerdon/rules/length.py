@@ -6,14 +6,16 @@ for the cosine; L1 (Aggarwal and Welleck 2025, arXiv:2503.04697) for distance to
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from guerdon.errors import BadInput, InvalidReward
 from guerdon.reward import BaseReward, reward
+from guerdon.rules.applied import applicable, value_of
 from guerdon.rules.case import case
 from guerdon.rules.compat import trl
 from guerdon.rules.option import one_of
+from guerdon.sample import Sample
 
 Unit = Literal["tokens", "words", "chars"]
 
@@ -232,11 +234,13 @@ def cosine_scaled(
 class CosineLength(BaseReward):
     """Scale correctness by length on a cosine: short right answers and long wrong ones do better.
 
-    The formula is that of `cosine_scaled`. Correctness comes by the name `correct` (metadata or the
-    caller's keyword): a truth value or a number, right above `threshold`. Range: the smallest to
-    the largest of the four values.
+    The formula is that of `cosine_scaled`. An answer is right when the value of `rule` is above
+    `threshold`; without a rule, correctness comes by the name `correct` (metadata or the caller's
+    keyword). Range: the smallest to the largest of the four values.
 
     Args:
+        rule: A rule's name or reference, or a reward; None takes `correct`.
+        options: Options bound to the rule.
         maximum: Length at which the schedule ends.
         right: Values of a right answer at the limit and when short.
         wrong: Values of a wrong answer when short and at the limit.
@@ -246,6 +250,9 @@ class CosineLength(BaseReward):
         compat: Repeat open-r1, where the cosine climbs again beyond the limit.
 
     >>> CosineLength(maximum=4, unit="words").call_sync(response="a b", correct=True)["score"]
+    0.75
+    >>> reward = CosineLength("gsm8k", maximum=4, unit="words")
+    >>> reward.call_sync(response="A: 18", ground_truth="18")["score"]
     0.75
     """
 
@@ -275,6 +282,8 @@ class CosineLength(BaseReward):
 
     def __init__(
         self,
+        rule: str | BaseReward | None = None,
+        options: Mapping[str, Any] | None = None,
         maximum: int = 16_384,
         right: Sequence[float] = (0.5, 1.0),
         wrong: Sequence[float] = (-1.0, -0.5),
@@ -286,21 +295,37 @@ class CosineLength(BaseReward):
         if maximum <= 0 or len(right) != 2 or len(wrong) != 2:
             raise InvalidReward("cosine_length needs a positive maximum and two values each")
         one_of("unit", unit, _UNITS)
+        if options and rule is None:
+            raise InvalidReward("options are those of a rule, and there is none")
+        self._rule = None if rule is None else applicable(rule, options or {}, "cosine_length")
+        if self._rule is not None:
+            self.deadline = self._rule.deadline
+            self.candidate_fault = self._rule.candidate_fault
         self._schedule = (maximum, tuple(right), tuple(wrong), threshold)
         self._unit: Unit = unit
         self._policy_only = policy_only
         self._held = not compat
         self.value_range = (min(*right, *wrong), max(*right, *wrong))
 
+    def fingerprint_extra(self) -> Mapping[str, Any]:
+        """The fingerprint of the rule."""
+        return {} if self._rule is None else {"rule": self._rule.fingerprint}
+
     def call(
         self,
-        *,
+        sample: Sample,
         response: str,
-        correct: float,
+        correct: float | None = None,
         response_token_ids: list[int] | None = None,
         response_mask: list[int] | None = None,
-    ) -> dict[str, Any]:
-        """The scaled value, with the metric `length`."""
+    ) -> dict[str, Any] | None:
+        """The scaled value, with the metric `length`; None where the rule abstains."""
+        if self._rule is not None:
+            correct = value_of(self._rule, sample)
+            if correct is None:
+                return None
+        elif correct is None:
+            raise BadInput("cosine_length needs a rule, or 'correct' in the metadata")
         found = measure(response, response_token_ids, response_mask, self._unit, self._policy_only)
         maximum, right, wrong, threshold = self._schedule
         value = cosine_scaled(

@@ -10,16 +10,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import islice, pairwise
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
 
-from guerdon import registry
-from guerdon.errors import BadInput, InvalidReward, RewardFailure
-from guerdon.injection import Call, MissingArgument
-from guerdon.outcome import Failure, Range, Score, Span, seal
-from guerdon.reward import BaseReward, Ready
+from guerdon.errors import BadInput, InvalidReward
+from guerdon.outcome import Range, Score, Span
+from guerdon.reward import BaseReward
+from guerdon.rules.applied import applicable, value_of
 from guerdon.rules.case import case
 from guerdon.rules.option import one_of
 from guerdon.sample import Sample
@@ -254,7 +253,7 @@ class Trajectory(BaseReward):
         one_of("spans", spans, _SPANS)
         if not 0.0 <= discount <= 1.0:
             raise InvalidReward(f"a discount lies between 0 and 1, got {discount}")
-        self._rule = _rule(rule, options or {})
+        self._rule = applicable(rule, options or {}, "trajectory")
         self._aggregate, self._discount = aggregate, discount
         self._split: Split = split
         self._spans = spans
@@ -304,11 +303,7 @@ class Trajectory(BaseReward):
         return self._discount != 1.0 or self._spans == "return"
 
     def _value(self, sample: Sample, part: Part, truth: Any) -> float | None:
-        """The rule's value of one part; None where it abstains.
-
-        Raises:
-            RewardFailure: The rule failed; the trajectory fails in the same way.
-        """
+        """The rule's value of one part; None where it abstains."""
         one = replace(
             sample,
             response=part.text,
@@ -316,23 +311,7 @@ class Trajectory(BaseReward):
             response_token_ids=part.tokens,
             response_mask=None,
         )
-        binder = self._rule.parameters.binder(Call(), self._rule.bound_options())
-        arguments = binder.one(one)
-        if isinstance(arguments, MissingArgument):
-            raise BadInput(f"rule '{self._rule.name}': {arguments}")
-        prepared = cast("Any", arguments)
-        if self._rule.prepare is not None:
-            prepared = self._rule.prepare(**prepared)
-        ready = isinstance(prepared, Ready)
-        raw: Any = prepared.result if ready else self._rule.call(**prepared)
-        sealed = seal(raw, self._rule.value_range)
-        if isinstance(sealed, Failure):
-            raise RewardFailure(
-                f"rule '{self._rule.name}': {sealed.message}",
-                kind=sealed.kind,
-                blame=sealed.blame,
-            )
-        return sealed.value if isinstance(sealed, Score) else None
+        return value_of(self._rule, one)
 
     def _scored(self, scored: Sequence[tuple[Part, float]], turns: int) -> Score:
         values = [value for _, value in scored]
@@ -368,12 +347,3 @@ class Trajectory(BaseReward):
         if self._aggregate == "sum":
             return (-math.inf if low < 0 else low), (math.inf if high > 0 else high)
         return inner
-
-
-def _rule(rule: str | BaseReward, options: Mapping[str, Any]) -> BaseReward:
-    found = registry.resolve(rule, **options) if isinstance(rule, str) else rule
-    if not isinstance(rule, str) and options:
-        found = found.bind(**options)
-    if found.is_async or found.scope != "sample" or found.children:
-        raise InvalidReward(f"trajectory applies sync rules of one sample, not '{found.name}'")
-    return found
