@@ -155,8 +155,30 @@ def test_never_readable_is_never_read(end):
         assert engine._formula(head + end) == ()
 
 
-@pytest.mark.parametrize("text", ["5", r"5\,", r"5\;", "x!", "(1)", r"\{1\}", "5%"])
-def test_other_endings_may_be_readable(text):
+@pytest.mark.parametrize(
+    "text", [r"8\sqrt 3", r"\sqrt3", r"\frac12", r"\frac 1 2", r"\sqrt{2}+\frac1{2}", r"x=\sqrt 2"]
+)
+def test_roots_and_fractions_without_braces_are_never_read(text):
+    assert never_readable(text)
+    assert engine._formula(text) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\text{\sqrt 3}",
+        r"a=\sqrt 2=3",
+        r"\sqrt{3}",
+        "5",
+        r"5\,",
+        r"5\;",
+        "x!",
+        "(1)",
+        r"\{1\}",
+        "5%",
+    ],
+)
+def test_other_texts_may_be_readable(text):
     assert not never_readable(text)
     assert engine._formula(text)
 

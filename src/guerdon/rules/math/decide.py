@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import pairwise
 from math import sqrt
 
-from guerdon.rules.math.numeric import constant, surely_differ, symbols
+from guerdon.rules.math.numeric import constant, never_vanishes, surely_differ, symbols
 from guerdon.rules.math.polynomial import (
     Polynomial,
     has_roots,
@@ -390,8 +390,21 @@ def _expressions(gold: Term, answer: Term) -> bool | None:
         return _numbers(gold, answer)
     one, other = polynomial(gold), polynomial(answer)
     if one is None or other is None:
-        return False if surely_differ(gold, answer) else None
+        return _with_constants(gold, answer)
     return _polynomials(gold, answer, one, other)
+
+
+def _with_constants(gold: Expr, answer: Expr) -> bool | None:
+    """Expressions that are no polynomials."""
+    if surely_differ(gold, answer):
+        return False
+    if symbols(gold, answer) or isinstance(gold, NUMBERS) or isinstance(answer, NUMBERS):
+        return None
+    one = polynomial(gold, opaque=True)
+    if one is None or rational_value(one) is not None or one != polynomial(answer, opaque=True):
+        return None
+    # Equal constants that are no numbers: the reference evaluates their difference to 15 digits.
+    return True if never_vanishes(gold) and never_vanishes(answer) else None
 
 
 def _constants(gold: Expr, answer: Expr) -> bool | None:
@@ -410,7 +423,9 @@ def _polynomials(gold: Expr, answer: Expr, one: Polynomial, other: Polynomial) -
         if not has_roots(one):
             return True
         # A constant without a rational value: both sides are evaluated to 15 digits.
-        return None if has_symbols(one) or rational_value(one) is not None else True
+        if has_symbols(one) or rational_value(one) is not None:
+            return None
+        return True if never_vanishes(gold) and never_vanishes(answer) else None
     if has_roots(one) or has_roots(other):
         return False if surely_differ(gold, answer) else None
     difference = plus(one, negative(other))

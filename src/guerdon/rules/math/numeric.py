@@ -50,6 +50,7 @@ class _Evaluation:
     def __init__(self, point: dict[str, float]) -> None:
         self.point = point
         self.largest = 1.0
+        self.smallest = 1.0
 
     def value(self, term: Expr) -> complex:
         result = self._value(term)
@@ -58,6 +59,8 @@ class _Evaluation:
             raise Undefined
         if size > self.largest:
             self.largest = size
+        elif size < self.smallest:
+            self.smallest = size
         return result
 
     def _value(self, term: Expr) -> complex:
@@ -238,6 +241,16 @@ def constant(term: Expr) -> float | None:
     except Undefined:
         return None
     return value.real if abs(value.imag) <= 1e-12 * size and size < 1e9 else None
+
+
+def never_vanishes(term: Expr) -> bool:
+    """Whether no part of a constant is near zero, where evaluation to some digits is unreliable."""
+    evaluation = _Evaluation({})
+    try:
+        evaluation.value(term)
+    except (Undefined, ArithmeticError, ValueError):
+        return False
+    return evaluation.smallest > 1e-6 and evaluation.largest < 1e9
 
 
 def less(left: Expr, right: Expr) -> bool | None:

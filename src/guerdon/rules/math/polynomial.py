@@ -10,9 +10,12 @@ from fractions import Fraction
 from math import factorial, isqrt
 from typing import TypeAlias
 
-from guerdon.rules.math.numeric import key_of
+from guerdon.rules.math.numeric import has_decimal, key_of, symbols
 from guerdon.rules.math.terms import (
     Add,
+    Call,
+    Const,
+    Exp,
     Expr,
     Factorial,
     Int,
@@ -35,6 +38,7 @@ MAX_RADICAND = 10**6
 MAX_PRODUCTS = 600
 MAX_FACTORIAL = 30
 _ROOT = "√"
+_OPAQUE = "∎"
 _ONE: Monomial = ()
 _HALF = Fraction(1, 2)
 
@@ -43,8 +47,13 @@ class TooLarge(Exception):
     """The term is no polynomial of the kind, or outgrows the bounds."""
 
 
-def polynomial(term: Expr) -> Polynomial | None:
+def polynomial(term: Expr, opaque: bool = False) -> Polynomial | None:
     r"""The normal form of a term, or None.
+
+    Args:
+        term: an expression.
+        opaque: whether other constants, such as a logarithm of a number, stand for themselves.
+            Equal normal forms then still mean equal values, different ones mean nothing.
 
     Example:
         >>> from guerdon.rules.math.syntax import read
@@ -52,7 +61,7 @@ def polynomial(term: Expr) -> Polynomial | None:
         True
     """
     try:
-        return _Expansion().normal(term)
+        return _Expansion(opaque).normal(term)
     except TooLarge:
         return None
 
@@ -94,8 +103,9 @@ def plus(left: Polynomial, right: Polynomial) -> Polynomial:
 class _Expansion:
     """One normal form in the making, with a budget of products of two monomials."""
 
-    def __init__(self) -> None:
+    def __init__(self, opaque: bool) -> None:
         self._budget = MAX_PRODUCTS
+        self._opaque = opaque
 
     def normal(self, term: Expr) -> Polynomial:
         if isinstance(term, Int | Rat):
@@ -118,6 +128,8 @@ class _Expansion:
             return _factorial(term.argument)
         if isinstance(term, Percent) and isinstance(term.number, Int):
             return {_ONE: Fraction(term.number.value, 100)} if term.number.value else {}
+        if self._opaque and isinstance(term, Const | Exp | Call) and _is_closed(term):
+            return {((f"{_OPAQUE}{term}", 1),): Fraction(1)}
         raise TooLarge
 
     def _times(self, left: Polynomial, right: Polynomial) -> Polynomial:
@@ -149,6 +161,13 @@ class _Expansion:
         if isinstance(exponent, Rat) and exponent.value == _HALF:
             return _root(_constant(base))
         raise TooLarge
+
+
+def _is_closed(term: Const | Exp | Call) -> bool:
+    """Whether a term is a finite constant without decimals, so that only its value matters."""
+    if term in (Const("oo"), Const("-oo")):
+        return False
+    return not symbols(term) and not has_decimal(term)
 
 
 def _factorial(argument: Expr) -> Polynomial:

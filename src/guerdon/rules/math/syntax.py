@@ -59,6 +59,13 @@ _THOUSANDS_LIKE = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 # With a lone `i` the reference declares every symbol complex.
 _LONE_I = re.compile(r"\bi\b")
 
+# A root or a fraction without braces. Only among commands that take no text: inside of a text
+# anything goes. With two equations the reference tries the last one alone.
+_BARE = re.compile(r"\\(?:sqrt|frac)[ \t\r\n]*[0-9a-zA-Z]")
+_COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_PLAIN_COMMANDS = frozenset(
+    {"sqrt", "frac", "pi", "cdot", "times", "ln", "log", "sin", "cos", "tan", "infty", "le", "ge"}
+)
 _NEVER_LAST = tuple(".+-*/^_=<>([{")
 
 _GREEK = frozenset(
@@ -117,17 +124,20 @@ def _read(latex: str) -> Term:
 
 
 def never_readable(latex: str) -> bool:
-    r"""Whether the reference's grammar refuses a text for sure, because of how it ends.
+    r"""Whether the reference's grammar refuses a text for sure, from how it looks.
 
     The grammar has no use for a full stop that is no decimal point, and nothing can end with an
-    infix sign, an open bracket or a comma. (`\,`, `\:` and `\;` are spaces.)
+    infix sign, an open bracket or a comma. (`\,`, `\:` and `\;` are spaces.) A root or a
+    fraction must have braces.
 
     Example:
-        >>> never_readable("8."), never_readable("8.0"), never_readable("8 +")
+        >>> never_readable("8."), never_readable("8.0"), never_readable(r"8\sqrt 3")
         (True, False, True)
     """
     if latex.endswith(_NEVER_LAST):
         return True
+    if _BARE.search(latex) is not None and latex.count("=") < 2:
+        return all(name in _PLAIN_COMMANDS for name in _COMMAND.findall(latex))
     return latex.endswith((",", ":", ";")) and latex[-2:-1] != "\\"
 
 
