@@ -362,3 +362,26 @@ async def test_a_coroutine_runs_beside_a_loop_and_leaves_no_thread() -> None:
     with pytest.raises(KeyError):
         run_coroutine(fail)
     assert threading.active_count() == before
+
+
+async def test_an_interrupt_while_a_coroutine_runs_beside_a_loop_cancels_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started, cancelled = threading.Event(), threading.Event()
+
+    async def waits() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    def interrupted(_: threading.Thread) -> None:
+        assert started.wait(PATIENCE)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_coroutine(waits)
+    assert cancelled.wait(PATIENCE)

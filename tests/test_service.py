@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import math
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -1055,3 +1057,68 @@ def test_what_has_no_number_is_nan_and_masked_in_a_batch() -> None:
     assert scored["reward_mask"].tolist() == [True, False]
     assert scored["rewards"][0] == 0.75
     assert math.isnan(scored["rewards"][1])
+
+
+# -- the end of a process -------------------------------------------------------------------------
+
+PROGRAM = """
+import asyncio, os, signal, sys, threading
+from guerdon import RewardService, Sample, reward
+
+started = threading.Event()
+
+@reward(auto_register=False)
+async def quick(response):
+    await asyncio.sleep(0)
+    return 1.0
+
+@reward(auto_register=False)
+async def waits(response):
+    started.set()
+    await asyncio.Event().wait()
+
+@reward(auto_register=False)
+def hangs(response):
+    started.set()
+    threading.Event().wait()
+
+samples = [Sample(response="a")]
+kind, end = globals()[sys.argv[1]], sys.argv[2]
+
+def interrupt():
+    started.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+
+if end == "leave":
+    threading.Thread(target=RewardService(kind).score_sync, args=(samples,), daemon=True).start()
+    started.wait()
+elif end == "interrupt":
+    threading.Thread(target=interrupt, daemon=True).start()
+    RewardService(kind).score_sync(samples)
+else:
+    assert RewardService(kind).score_sync(samples).values.tolist() == [1.0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "end", "code"),
+    [
+        ("quick", "finish", 0),
+        ("waits", "leave", 0),
+        ("hangs", "leave", 0),
+        ("waits", "interrupt", -signal.SIGINT),
+        ("hangs", "interrupt", -signal.SIGINT),
+    ],
+)
+def test_a_process_ends_at_once_whatever_still_runs(kind: str, end: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, kind, end],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == code, done.stderr
+    if code == 0:
+        assert done.stderr == ""
+    else:
+        assert done.stderr.rstrip().endswith("KeyboardInterrupt")

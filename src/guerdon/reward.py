@@ -8,6 +8,7 @@ runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import sys
@@ -438,8 +439,11 @@ def run_coroutine(make: Callable[[], Any]) -> Any:
 
     box: list[Any] = []
     error: list[BaseException] = []
+    cancel: list[Callable[[], object]] = []
 
     async def run() -> None:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancel.append(lambda: task.get_loop().call_soon_threadsafe(task.cancel))
         # Not the task's result: `asyncio.run` formats its task, result included, when it ends.
         box.append(await make())
 
@@ -456,7 +460,13 @@ def run_coroutine(make: Callable[[], Any]) -> Any:
         return box[0]
     thread = threading.Thread(target=target, name="guerdon-sync", daemon=True)
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:  # Ctrl-C: nobody waits for the coroutine any more
+        with contextlib.suppress(RuntimeError):  # its loop has just closed
+            for end in cancel:
+                end()
+        raise
     if error:
         raise error[0]
     return box[0]
