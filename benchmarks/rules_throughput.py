@@ -6,9 +6,9 @@
 our own times are shown, and the report says that the peer is absent. Answers are the shared GSM8K
 rollouts where they lie beside the checkout, and otherwise texts generated from a seed. Each rule is
 timed in both processes by turns; the ratio is the median of the rounds, verl's time over ours.
-Equal
-(truth, answer) pairs are compared once by the defaults of the mathematics rules, as in training,
-where a group shares its truth; the pairs of the slow scorers are few, so their defaults run warm.
+
+The defaults of the mathematics rules compare equal (truth, answer) pairs once, as in training,
+where a group shares its truth. The pairs of geo3k and prime_math are few: those defaults run warm.
 """
 
 import argparse

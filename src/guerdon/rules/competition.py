@@ -68,8 +68,12 @@ class Equivalence(BaseReward):
         form: float = 0.0,
         credit: float = 1.0,
     ) -> Any:
-        """The verdict of the reference; unbounded in time."""
-        return self._outcome(slow_verdict(gold, answer, text), form, credit)
+        """What the verdict is worth; unbounded in time."""
+        return self._outcome(self._verdict(gold, answer, text), form, credit)
+
+    def _verdict(self, gold: str, answer: str | None, text: str | None) -> bool:
+        """The verdict of Math-Verify on an answer, or on a whole text."""
+        return slow_verdict(gold, answer, text)
 
 
 def _same_spelling(answer: str, gold: str) -> bool:
@@ -243,19 +247,10 @@ class PrimeMath(Equivalence):
             return Ready(1.0)
         return {"gold": gold, "answer": answer, "text": None}
 
-    def call(
-        self,
-        *,
-        gold: str,
-        answer: str | None,
-        text: str | None,
-        form: float = 0.0,
-        credit: float = 1.0,
-    ) -> Any:
-        """The verdict of the grader; unbounded in time."""
+    def _verdict(self, gold: str, answer: str | None, text: str | None) -> bool:
         if self._compat:
-            return float(prime.is_right(answer or "", gold))
-        return super().call(gold=gold, answer=answer, text=text, form=form, credit=credit)
+            return prime.is_right(answer or "", gold)
+        return super()._verdict(gold, answer, text)
 
 
 _GEOMETRY = ("verl", "areal")
@@ -323,24 +318,17 @@ class Geometry3k(Equivalence):
             return Ready(self._outcome(True, form))
         return {"gold": gold, "answer": answer, "text": None, "form": form}
 
-    def call(
-        self,
-        *,
-        gold: str,
-        answer: str | None,
-        text: str | None,
-        form: float = 0.0,
-        credit: float = 1.0,
-    ) -> Any:
-        """The verdict of the grader; unbounded in time."""
+    def _verdict(self, gold: str, answer: str | None, text: str | None) -> bool:
         if self._compat == "areal":
             truth = areal.bracketed(gold) or gold
-            return areal.math_worker(answer, truth) if answer else 0.0
+            return bool(answer) and areal.math_worker(answer or "", truth) == 1.0
         if self._compat:
-            return self._outcome(prm800k.grade(answer or "", gold, prm800k.MATHRULER), form)
-        return super().call(gold=gold, answer=answer, text=text, form=form, credit=credit)
+            return prm800k.grade(answer or "", gold, prm800k.MATHRULER)
+        return super()._verdict(gold, answer, text)
 
     def _outcome(self, right: bool, form: float, credit: float = 1.0) -> Any:
+        if self._compat == "areal":
+            return float(right)
         return (1.0 - self._weight) * float(right) + self._weight * form
 
 
@@ -379,19 +367,10 @@ class BoxedMath(Equivalence):
             return Ready(float(bool(answer)))
         return {"gold": truth, "answer": answer, "text": None}
 
-    def call(
-        self,
-        *,
-        gold: str,
-        answer: str | None,
-        text: str | None,
-        form: float = 0.0,
-        credit: float = 1.0,
-    ) -> Any:
-        """The verdict; unbounded in time."""
+    def _verdict(self, gold: str, answer: str | None, text: str | None) -> bool:
         if self._compat:
-            return float(unirl.same_value(answer or "", gold))
-        return super().call(gold=gold, answer=answer, text=text, form=form, credit=credit)
+            return unirl.same_value(answer or "", gold)
+        return super()._verdict(gold, answer, text)
 
 
 class ArealMath(Equivalence):
@@ -424,14 +403,5 @@ class ArealMath(Equivalence):
             return Ready(0.0)
         return {"gold": gold, "answer": None, "text": response}
 
-    def call(
-        self,
-        *,
-        gold: str,
-        answer: str | None,
-        text: str | None,
-        form: float = 0.0,
-        credit: float = 1.0,
-    ) -> Any:
-        """The verdict; unbounded in time."""
-        return areal.math_worker(text or "", gold)
+    def _verdict(self, gold: str, answer: str | None, text: str | None) -> bool:
+        return areal.math_worker(text or "", gold) == 1.0
