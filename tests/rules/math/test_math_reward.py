@@ -28,6 +28,10 @@ PAIRS = [
     (r"(1,2)\cup(3,4)", r"the answer is $(1,2)\cup(3,5)$", 0.0),
     ("18", "The answer is 18", 0.0),
     ("18", "The answer is $18$%.", 1.0),
+    ("18", "The answer is $018$%.", 1.0),
+    ("0.18", "The answer is $018$ percent.", 1.0),
+    ("0.018", "The answer is $018$%.", 0.0),
+    ("|x|%", "The answer is $|x|$.", 0.0),
     (r"\sin^2 x", r"\boxed{1-\cos^2 x}", 1.0),
 ]
 
@@ -100,6 +104,7 @@ def test_a_number_is_a_ground_truth(truth):
 
 @pytest.mark.parametrize(("gold", "response", "value"), PAIRS)
 def test_values(gold, response, value):
+    assert bool(reference_verdict(gold, response)) == (value == 1.0)
     assert value_of(gold, response) == value
     assert verify(gold, response) is (value == 1.0)
 

@@ -353,9 +353,16 @@ def _is_formula(value: Any) -> bool:
     """Whether the reference compares a value by computing it, and SymPy computes it directly."""
     import sympy  # pyright: ignore[reportMissingTypeStubs]
 
-    unbounded = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative)
+    refused = (
+        sympy.UnevaluatedExpr,  # a percentage holds an unevaluated hundredth, and 9% equals 9
+        sympy.Integral,
+        sympy.Sum,
+        sympy.Product,
+        sympy.Limit,
+        sympy.Derivative,
+    )
     return (
         isinstance(value, sympy.Expr)
         and not isinstance(value, sympy.Symbol | sympy.MatrixExpr)
-        and not cast("Any", value).has(*unbounded)
+        and not cast("Any", value).has(*refused)
     )

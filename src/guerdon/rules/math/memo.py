@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-MAX_KEY_CHARS = 2048
+MAX_KEY_CHARS = 512
 """Longer texts are not remembered, so that a memo's size is bounded in bytes too."""
 
 
