@@ -92,6 +92,8 @@ CASES: list[tuple[str, str, float, str]] = [
     ("A: -5", "5", 0.0, "the sign counts"),
     ("A: 5", "-5", 0.0, "the sign counts the other way"),
     ("A: +5", "5", 1.0, "plus"),
+    ("A: --5", "5", 0.0, "a double dash is no sign"),
+    ("A: --5", "-5", 0.0, "nor a dash and a sign"),
     ("A: 42!", "42", 1.0, "an exclamation, not a factorial"),
     ("A: 4\u00b2", "4", 0.0, "a power"),
     ("A: 2^10", "2", 0.0, "a power is not its base"),

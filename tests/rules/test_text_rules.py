@@ -82,7 +82,7 @@ def test_f1_takes_the_best_text() -> None:
 
 
 @pytest.mark.parametrize("rule", [exact_match, qa_em, qa_f1, search_r1])
-@pytest.mark.parametrize("gold", ["", "  ", [], {}, {"target": []}, [None], object()], ids=repr)
+@pytest.mark.parametrize("gold", ["", "  ", [], {}, {"target": []}, [None], 1j], ids=repr)
 def test_unusable_texts_are_bad_input(rule: Any, gold: Any) -> None:
     with pytest.raises(BadInput):
         rule.call_sync(response="x", ground_truth=gold)

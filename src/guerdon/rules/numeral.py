@@ -35,8 +35,7 @@ _GROUPED = rf"[0-9]{{1,3}}(?:[{_SEPARATORS}][0-9]{{3}})+(?![0-9])(?:\.[0-9]+)?"
 _BODY = rf"{_GROUPED}|[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
 _NUMBER = re.compile(
     rf"(?P<minus>(?:negative|minus)\s+|[{_MINUS}+]\s?)?"
-    rf"(?:(?:US|AU|CA)?[{_CURRENCY}]\s?)?"
-    rf"(?P<minus2>[{_MINUS}+])?"
+    rf"(?:(?:US|AU|CA)?[{_CURRENCY}]\s?(?P<minus2>[{_MINUS}+])?)?"
     rf"(?P<body>{_BODY})"
     r"(?:[eE](?P<exponent>[+-]?[0-9]{1,4})(?![0-9A-Za-z]))?"
     r"(?:\s*/\s*(?P<over>[0-9]{1,40})(?![0-9.,]*[0-9])|\s+(?P<top>[0-9]{1,40})/(?P<bottom>[0-9]{1,40}))?"
@@ -279,6 +278,7 @@ def _only_number(text: str) -> str | None:
             return None
     if first is None or _NEGATION.search(text, 0, first.start()):
         return None
-    if first.start() and text[first.start() - 1].isalnum():
+    before = text[first.start() - 1] if first.start() else " "
+    if before.isalnum() or before in _MINUS:
         return None
     return _leading_number(text, first)
