@@ -38,13 +38,27 @@ class AsyncJudge:
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"scope": "samples"}, "scope is 'samples', not one of sample, batch, group"),
     ({"work": "disk"}, "work is 'disk', not one of io, cpu, gpu"),
-    ({"deadline": 0}, "deadline must be positive"),
-    ({"deadline": -1.0}, "deadline must be positive"),
-    ({"deadline": math.nan}, "deadline must be positive"),
-    ({"concurrency": 0}, "concurrency must be positive"),
-    ({"batch_size": 0}, "batch_size must be positive"),
+    ({"deadline": 0}, "deadline must be a number above 0"),
+    ({"deadline": -1.0}, "deadline must be a number above 0"),
+    ({"deadline": math.nan}, "deadline must be a number above 0"),
+    ({"deadline": math.inf}, "deadline must be a number above 0"),
+    ({"deadline": "5"}, "deadline must be a number above 0"),
+    ({"deadline": True}, "deadline must be a number above 0"),
+    ({"concurrency": 0}, "concurrency must be an integer above 0"),
+    ({"concurrency": 1.5}, "concurrency must be an integer above 0"),
+    ({"batch_size": 0}, "batch_size must be an integer above 0"),
+    ({"batch_size": 2.0}, "batch_size must be an integer above 0"),
+    ({"value_range": (0.0,)}, "value_range must be"),
+    ({"value_range": (0.0, 0.5, 1.0)}, "value_range must be"),
+    ({"value_range": "01"}, "value_range must be"),
+    ({"value_range": None}, "value_range must be"),
+    ({"value_range": 1.0}, "value_range must be"),
+    ({"value_range": (0.0, None)}, "value_range must be"),
+    ({"candidate_fault": "timeout"}, "write ('timeout',)"),
+    ({"candidate_fault": (3,)}, "no failure kind 3"),
     ({"value_range": (1.0, 0.0)}, "value_range must be"),
     ({"value_range": (math.nan, 0.0)}, "value_range must be"),
+    ({"value_range": (0.0, math.nan)}, "value_range must be"),
     ({"candidate_fault": ("timeut",)}, "did you mean 'timeout'"),
 ]
 
@@ -83,6 +97,35 @@ def test_a_possible_declaration_is_kept(settings: dict[str, Any]) -> None:
     made = FunctionReward(score, **settings)
     for name, value in settings.items():
         assert getattr(made, name) == value
+
+
+@pytest.mark.parametrize("name", ["", 5, None])
+def test_a_name_must_be_text(name: Any) -> None:
+    with pytest.raises(InvalidReward, match="name must be text"):
+        FunctionReward(score, name=name)
+
+
+def test_prepare_is_a_plain_function_of_one_sample() -> None:
+    class Prepared(BaseReward):
+        auto_register = False
+
+        def prepare(self, *, response: str) -> dict[str, str]:
+            return {"text": response}
+
+        def call(self, *, text: str) -> float:
+            return 1.0
+
+    for scope in ("batch", "group"):
+        with pytest.raises(InvalidReward, match="prepare is for the scope 'sample'"):
+            Prepared().configure(scope=scope)
+        with pytest.raises(InvalidReward, match="prepare is for the scope 'sample'"):
+            type("Other", (Prepared,), {"scope": scope, "auto_register": False})
+
+    async def later(self: Any, *, response: str) -> dict[str, str]:
+        return {}
+
+    with pytest.raises(InvalidReward, match="prepare must be a plain function"):
+        type("Later", (Prepared,), {"prepare": later, "auto_register": False})
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_known_one() -> None:

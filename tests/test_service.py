@@ -925,12 +925,17 @@ async def test_a_service_is_a_context_manager_of_both_kinds() -> None:
 # -- what it is made of ---------------------------------------------------------------------------
 
 
+class Callless(BaseReward):
+    auto_register = False
+
+
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
         (lambda: RewardService(lambda response: 1.0), InvalidReward, "@reward"),
         (lambda: RewardService(BaseReward), InvalidReward, "make a reward of it"),
         (lambda: RewardService(None), InvalidReward, "NoneType"),
+        (lambda: RewardService(Callless()), InvalidReward, "'callless' has no method call"),
         (lambda: RewardService("no_such_reward_at_all"), UnknownReward, "no_such_reward_at_all"),
         (lambda: RewardService(made(plus), backend="poool"), ConfigError, "did you mean 'pool'"),
         (lambda: RewardService(made(plus), backend={}), ConfigError, "one name"),

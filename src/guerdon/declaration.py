@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
@@ -45,17 +45,51 @@ def check_declaration(name: str, declared: Any) -> None:
         value = getattr(declared, setting)
         if value not in allowed:
             raise InvalidReward(f"{where}{setting} is {value!r}, not one of {', '.join(allowed)}")
-    for setting in ("deadline", "concurrency", "batch_size"):
+    for setting, kinds in (
+        ("deadline", (int, float)),
+        ("concurrency", (int,)),
+        ("batch_size", (int,)),
+    ):
         value = getattr(declared, setting)
-        if value is not None and not value > 0:
-            raise InvalidReward(f"{where}{setting} must be positive, got {value!r}")
-    low, high = declared.value_range
-    if math.isnan(low) or math.isnan(high) or low > high:
-        raise InvalidReward(f"{where}value_range must be (low, high), got ({low}, {high})")
-    for kind in declared.candidate_fault:
+        if value is not None and not _is_positive(value, kinds):
+            kind = "an integer" if kinds == (int,) else "a number"
+            raise InvalidReward(f"{where}{setting} must be {kind} above 0, got {value!r}")
+    if not isinstance(cast("object", name), str) or not name:
+        raise InvalidReward(f"{where}name must be text")
+    if not _is_range(declared.value_range):
+        raise InvalidReward(f"{where}value_range must be (low, high), got {declared.value_range!r}")
+    _check_faults(where, declared.candidate_fault)
+    _check_prepare(where, declared)
+
+
+def _is_positive(value: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_range(value: Any) -> bool:
+    if not isinstance(value, Sequence) or len(cast("Sequence[Any]", value)) != 2:
+        return False
+    ends = cast("Sequence[Any]", value)
+    return all(isinstance(end, int | float) for end in ends) and ends[0] <= ends[1]
+
+
+def _check_faults(where: str, faults: Any) -> None:
+    if isinstance(faults, str):
+        raise InvalidReward(f"{where}candidate_fault lists kinds: write ({faults!r},)")
+    for kind in faults:
         if kind not in tuple(FailureKind):
-            hint = nearest(kind, map(str, FailureKind))
+            hint = nearest(str(kind), map(str, FailureKind))
             raise InvalidReward(f"{where}candidate_fault has no failure kind {kind!r}{hint}")
+
+
+def _check_prepare(where: str, declared: Any) -> None:
+    prepare = getattr(declared, "prepare", None)
+    if prepare is None:
+        return
+    if declared.scope != "sample":
+        raise InvalidReward(f"{where}prepare is for the scope 'sample', not {declared.scope!r}")
+    if is_async(prepare):
+        raise InvalidReward(f"{where}prepare must be a plain function: what waits belongs in call")
 
 
 def is_async(function: Any) -> bool:

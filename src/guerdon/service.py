@@ -284,6 +284,8 @@ class RewardService:
     def _check_leaves(self, reward: BaseReward) -> None:
         for child in reward.children.values():
             self._check_leaves(child)
+        if type(reward).evaluate is BaseReward.evaluate and not hasattr(reward, "call"):
+            raise InvalidReward(f"reward '{reward.name}' has no method call")
         must_pool = reward.deadline is not None and not reward.is_async
         if not reward.children and must_pool and self._choice == "inline":
             raise InvalidReward(
