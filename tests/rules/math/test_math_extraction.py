@@ -162,6 +162,8 @@ PLACES = [
     (r"\boxed{1} <answer> $2$. </answer>", ("tag",), "2"),
     (r"\boxed{1} <answer> $2$ </answer>", ("tag",), "2"),
     ("<answer>**2**.</answer>", ("tag",), "2"),
+    (r"<answer>It is $\boxed{\frac{1}{2}}$.</answer>", ("tag",), r"\frac{1}{2}"),
+    (r"<answer>\boxed{</answer> #### 3", ("tag", "hash"), "3"),
     (r"<answer>2</answer> \boxed{1}", ("tag", "boxed"), "2"),
     (r"\boxed{1}", ("tag", "boxed"), "1"),
     ("The answer is 5.", ("phrase",), "5"),

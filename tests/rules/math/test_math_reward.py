@@ -73,7 +73,9 @@ def test_the_first_stage_needs_no_sympy():
     assert done.stdout.split() == ["False"] * 3
 
 
-@pytest.mark.parametrize("truth", ["", "  ", None, [1], {"a": 1}, True])
+@pytest.mark.parametrize(
+    "truth", ["", "  ", None, [1], {"a": 1}, True, float("nan"), float("inf"), 10**9999]
+)
 def test_an_unusable_ground_truth_is_bad_input(truth):
     with pytest.raises(BadInput):
         math_verify.prepare(response=r"\boxed{1}", ground_truth=truth)
@@ -97,9 +99,12 @@ def test_a_ground_truth_that_is_only_text_is_compared_as_text(truth):
         assert value_of(truth, response) == float(bool(reference_verdict(truth, response)))
 
 
-@pytest.mark.parametrize("truth", [18, 18.0])
-def test_a_number_is_a_ground_truth(truth):
-    assert math_verify.call_sync(response=r"\boxed{18}", ground_truth=truth) == 1.0
+@pytest.mark.parametrize(
+    ("truth", "answer"),
+    [(18, "18"), (18.0, "18"), (1e16, "1" + "0" * 16), (10**40, "1" + "0" * 40), (-2.5e-7, "0.0")],
+)
+def test_a_number_is_a_ground_truth(truth, answer):
+    assert math_verify.call_sync(response=rf"\boxed{{{answer}}}", ground_truth=truth) == 1.0
 
 
 @pytest.mark.parametrize(("gold", "response", "value"), PAIRS)
@@ -161,11 +166,17 @@ def test_the_fingerprint_holds_the_packages(monkeypatch):
 
 
 def test_other_versions_take_the_slow_path(monkeypatch):
-    monkeypatch.setattr("guerdon.rules.math.verdict.fast_path_holds", lambda: False)
+    for module in ("verdict", "mathverify"):
+        monkeypatch.setattr(f"guerdon.rules.math.{module}.fast_path_holds", lambda: False)
     verdict.clear()
-    prepared = math_verify.prepare(response=r"\boxed{1}", ground_truth="1")
+    for text, value in ((r"\boxed{1}", 1.0), ("nothing", 0.0)):
+        prepared = math_verify.prepare(response=text, ground_truth="1")
+        assert prepared == {"gold": "1", "answer": None, "text": text}
+        assert math_verify.call(**prepared) == value
+    reward = math_verify.bind(extract="hash")
+    prepared = reward.prepare(response="#### 1", ground_truth="1")
     assert prepared == {"gold": "1", "answer": "1", "text": None}
-    assert math_verify.call(**prepared) == 1.0
+    assert reward.call(**prepared) == 1.0
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):

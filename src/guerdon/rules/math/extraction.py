@@ -221,6 +221,8 @@ def extract_from(response: str, places: Iterable[str]) -> str | Extraction:
     """
     for place in places:
         found = _bare(PLACES[place](response) or "")
+        if "\\boxed" in found:
+            found = _bare(last_boxed(found) or "")
         if found:
             return found
     return Extraction.NOTHING

@@ -7,13 +7,15 @@ decides what is certain without SymPy. `call` runs in a worker that is killed at
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from guerdon.errors import BadInput, MissingExtra
 from guerdon.reward import BaseReward, Ready
 from guerdon.rules.math.extraction import Extraction, check_places, extract, extract_from
 from guerdon.rules.math.fixtures import FIXTURES
-from guerdon.rules.math.packages import versions
+from guerdon.rules.math.packages import fast_path_holds, versions
 from guerdon.rules.math.verdict import (
     exact_verdict,
     known_verdict,
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 DEADLINE = 5.0
 """Seconds for one comparison; Math-Verify's own limit for `verify` is the same."""
 
+MAX_GOLD_BITS = 12_000
+"""Python refuses to print much longer integers."""
+
 FAST_PATH = 1
 """Raise it when a rule of the fast path changes."""
 
@@ -38,7 +43,8 @@ class MathVerify(BaseReward):
     The verdict is that of Math-Verify 0.9.0 as TRL's `accuracy_reward` calls it, without its time
     limits; `guerdon.rules.math.reference` says it in full. A response without an answer, or with
     one that cannot be read, scores 0. A ground truth that cannot be parsed fails as `bad_input`.
-    An answer whose comparison outruns the deadline is the candidate's fault.
+    An answer whose comparison outruns the deadline is the candidate's fault, also where the ground
+    truth is what takes long, such as `9^{9^{9}}`: keep such rows out of the data.
 
     Args:
         extract: where the answer is looked for: `()` for the reference's own choice, or one or
@@ -75,7 +81,10 @@ class MathVerify(BaseReward):
     def prepare(self, *, response: str, ground_truth: Any) -> Ready | dict[str, Any]:
         """Find the answer and decide what is certain; linear in the response, without SymPy."""
         gold = gold_text(ground_truth)
-        found = extract_from(response, self._places) if self._places else extract(response)
+        if self._places:
+            found = extract_from(response, self._places)
+        else:
+            found = extract(response) if fast_path_holds() else Extraction.UNCERTAIN
         if found is Extraction.UNCERTAIN:
             return {"gold": gold, "answer": None, "text": response}
         if found is Extraction.NOTHING:
@@ -97,14 +106,20 @@ def gold_text(ground_truth: object) -> str:
     """The gold answer as text.
 
     Raises:
-        BadInput: it is neither a text nor a number, or it is empty.
+        BadInput: it is neither a text nor a finite number, or it is empty.
     """
     if isinstance(ground_truth, str):
         text = ground_truth
-    elif isinstance(ground_truth, int | float) and not isinstance(ground_truth, bool):
-        text = str(ground_truth)
-    else:
+    elif isinstance(ground_truth, bool) or not isinstance(ground_truth, int | float):
         raise BadInput(f"the ground truth is a {type(ground_truth).__name__}, not a text or number")
+    elif isinstance(ground_truth, int):
+        if ground_truth.bit_length() > MAX_GOLD_BITS:
+            raise BadInput(f"the ground truth is an integer of more than {MAX_GOLD_BITS} bits")
+        text = str(ground_truth)
+    elif not isfinite(ground_truth):
+        raise BadInput(f"the ground truth is {ground_truth}")
+    else:
+        text = format(Decimal(repr(ground_truth)), "f")  # an exponent would read as Euler's number
     if not text.strip():
         raise BadInput("the ground truth is empty")
     return text
