@@ -27,7 +27,7 @@ _TAG_OR_TOKEN = re.compile(r"</?[A-Za-z][^<>\n]{0,40}>|<\|[^<>|\n]{1,40}\|>")
 _AFTER_A = re.compile(r"[*_`]{0,3}[:\uff1a]")
 # From "answer" to what it is: within one sentence, at most 80 characters.
 _AFTER_ANSWER = re.compile(
-    r"[*_`\"')\]]{0,8}(?:[ \t][^\n:=\uff1a.]{0,80}?)?[*_`\"')\] \t]{0,8}"
+    r"[*_`\"')\]]{0,8}(?:[ \t,][^\n:=\uff1a.]{0,80}?)?[*_`\"')\] \t]{0,8}"
     r"(?:(?P<strong>[:=\uff1a])|\b(?:is|was|equals)\b[*_ ]{0,4}(?P<colon>[:\uff1a])?)",
     re.IGNORECASE,
 )

@@ -52,6 +52,8 @@ _ALTERNATIVE = re.compile(
     rf"(?:\b(?:or|and|to|vs|versus|through|maybe|perhaps)\b|[{_MINUS},;/&|+*\u00d7\u00f7^=])"
     rf"[\s*_`~\u2248{_CURRENCY}]*(?=[0-9.])"
 )
+_OPERATORS = frozenset("/|&+*\u00d7\u00f7^=" + _MINUS)
+_DIGIT = re.compile(r"[0-9]")
 _PARENTHESES = re.compile(r"\([^()]*\)")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _DECORATION = re.compile(
@@ -247,6 +249,9 @@ def _leading_number(segment: str, found: re.Match[str]) -> str | None:
         return None
     tail = _sentence(segment[end:])
     for other in _ALTERNATIVE.finditer(tail):
+        if other.group()[0] in _OPERATORS and _DIGIT.search(tail, 0, other.start()):
+            # Working after the answer: `18 because 9 * 2 = 18`.
+            continue
         rival = _NUMBER.match(tail, other.end())
         if rival is not None and _value(rival) != value:
             return None
