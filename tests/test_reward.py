@@ -110,6 +110,11 @@ def test_a_class_without_call_and_one_that_does_not_want_to_register_nothing() -
     assert {"test_reward_base", "test_reward_hidden"}.isdisjoint(registry._definitions)
 
 
+def test_a_name_without_its_keyword_is_refused_with_the_cure() -> None:
+    with pytest.raises(InvalidReward, match="write name='mine'"):
+        reward("mine")  # type: ignore[call-overload]
+
+
 def test_a_name_is_claimed_once() -> None:
     reward(name="test_reward_taken")(lambda response: 1.0)
     with pytest.raises(NameCollision, match="test_reward_taken"):

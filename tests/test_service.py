@@ -346,6 +346,38 @@ def test_a_sample_that_lacks_something_costs_only_what_depends_on_it(scope: Any)
         assert "needs a group_id" in alone.message
 
 
+@pytest.mark.parametrize(
+    "wrap", [tuple, iter, lambda s: (x for x in s), lambda s: dict(enumerate(s)).values()]
+)
+def test_samples_come_in_any_iterable(wrap: Any) -> None:
+    assert said(score(made(lambda response: 1.0), wrap(texts("a", "b")))) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "samples", [None, 5, "text", b"x", {"response": ["a"]}, Sample(response="a")]
+)
+def test_what_is_no_list_of_samples_is_refused(samples: Any) -> None:
+    with pytest.raises(InvalidSample, match="a list of samples"):
+        score(made(lambda response: 1.0), samples)
+
+
+async def test_a_list_that_changes_meanwhile_changes_nothing() -> None:
+    started, release = threading.Event(), threading.Event()
+
+    def waits(response: str) -> float:
+        started.set()
+        assert release.wait(PATIENCE)
+        return float(response)
+
+    samples = texts("1", "2")
+    with RewardService(made(waits)) as service:
+        task = asyncio.ensure_future(service.score(samples))
+        assert await asyncio.to_thread(started.wait, PATIENCE)
+        samples.clear()
+        release.set()
+        assert said(await task) == [1.0, 2.0]
+
+
 def test_samples_and_their_list_stay_as_they_were() -> None:
     def spoils(sample: Sample, ground_truth: Any, metadata: dict[str, Any]) -> float:
         ground_truth.clear()

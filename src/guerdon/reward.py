@@ -392,6 +392,10 @@ def reward(function: Callable[..., Any] | None = None, /, **settings: Any) -> An
     """
     if function is None:
         return partial(_decorate, settings=settings)
+    if not callable(cast("object", function)):
+        raise InvalidReward(
+            f"@reward decorates a function, got {function!r}: write name={function!r}"
+        )
     return _decorate(function, settings={})
 
 

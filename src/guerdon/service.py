@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
@@ -21,7 +21,15 @@ from guerdon import registry
 from guerdon.backends.backend import Backend, Limits
 from guerdon.backends.inline import InlineBackend
 from guerdon.batch import attach, samples_of
-from guerdon.errors import Blame, ConfigError, FailureKind, InvalidReward, ScoringFailed, nearest
+from guerdon.errors import (
+    Blame,
+    ConfigError,
+    FailureKind,
+    InvalidReward,
+    InvalidSample,
+    ScoringFailed,
+    nearest,
+)
 from guerdon.evaluation import MISUSE, Evaluation, on_thread
 from guerdon.injection import Call
 from guerdon.outcome import (
@@ -93,7 +101,7 @@ class RewardService:
 
     async def score(
         self,
-        samples: Sequence[Sample],
+        samples: Iterable[Sample],
         *,
         step: int | None = None,
         split: str = "train",
@@ -104,7 +112,7 @@ class RewardService:
         """Score a batch.
 
         Args:
-            samples: in any order; the result keeps it.
+            samples: any iterable, in any order; the result keeps it.
             step: training step, for schedules and failure budgets.
             split: "train", "validation", ...; chooses the policy.
             run_id: names the run.
@@ -118,20 +126,22 @@ class RewardService:
         Raises:
             ScoringFailed: a failure whose blame the policy raises on; it holds all outcomes.
             CircuitOpen: the breaker has stopped the run.
+            InvalidSample: what was given is no list of anything.
             ConfigError, InvalidReward: the rewards are set up in a way that cannot work.
         """
+        batch = _listed(samples)
         policy = self._policy(split)
         self._ledger.check()
         call = Call(step=step, split=split, run_id=run_id, keywords=keywords)
         limits = Limits.within(timeout)
         evaluation = Evaluation(self._backend_for, policy.retry, call, limits)
-        refused = await _off_loop(samples, lambda: _refused(samples))
-        accepted = [s for i, s in enumerate(samples) if i not in refused] if refused else samples
+        refused = await _off_loop(batch, lambda: _refused(batch))
+        accepted = [s for i, s in enumerate(batch) if i not in refused] if refused else batch
         scored = await self._evaluate(accepted, evaluation, limits)
-        outcomes = _merge(scored, self._stamped(refused), len(samples))
-        return await _off_loop(samples, lambda: self._settle(samples, outcomes, policy, evaluation))
+        outcomes = _merge(scored, self._stamped(refused), len(batch))
+        return await _off_loop(batch, lambda: self._settle(batch, outcomes, policy, evaluation))
 
-    def score_sync(self, samples: Sequence[Sample], **arguments: Any) -> Outcomes:
+    def score_sync(self, samples: Iterable[Sample], **arguments: Any) -> Outcomes:
         """As `score`, from sync code: from any thread, with or without a running event loop."""
         return run_coroutine(partial(self.score, samples, **arguments))
 
@@ -356,6 +366,15 @@ def _policies(policy: Policy | Mapping[str, Policy] | None) -> dict[str, Policy]
         if not isinstance(cast("object", own), Policy):
             raise ConfigError(f"the policy for split {split!r} is no Policy: {own!r}")
     return dict(policy)
+
+
+def _listed(samples: Any) -> list[Sample]:
+    """The samples in a list of their own, which the caller cannot change meanwhile."""
+    kind = cast("type[object]", type(samples))
+    if not issubclass(kind, Iterable) or issubclass(kind, str | bytes | Mapping | Sample):
+        hint = ": for columns use score_and_attach" if issubclass(kind, Mapping) else ""
+        raise InvalidSample(f"score takes a list of samples, got a {kind.__name__}{hint}")
+    return list(cast("Iterable[Sample]", samples))
 
 
 def _refused(samples: Sequence[Sample]) -> dict[int, Failure]:
