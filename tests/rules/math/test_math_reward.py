@@ -73,12 +73,15 @@ def test_the_first_stage_needs_no_sympy():
     assert done.stdout.split() == ["False"] * 3
 
 
-@pytest.mark.parametrize(
-    "truth", ["", "  ", None, [1], {"a": 1}, True, float("nan"), float("inf"), 10**9999]
-)
+@pytest.mark.parametrize("truth", ["", "  ", None, [1], {"a": 1}, True, float("nan"), float("inf")])
 def test_an_unusable_ground_truth_is_bad_input(truth):
     with pytest.raises(BadInput):
         math_verify.prepare(response=r"\boxed{1}", ground_truth=truth)
+
+
+def test_an_integer_too_long_to_print_is_bad_input():
+    with pytest.raises(BadInput):
+        math_verify.prepare(response=r"\boxed{1}", ground_truth=10**9999)
 
 
 @pytest.mark.parametrize("truth", ["$", r"\text{}", r"\$", '"', r"\displaystyle", "a\nb"])
