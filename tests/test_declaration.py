@@ -101,7 +101,7 @@ def test_a_possible_declaration_is_kept(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["", 5, None])
 def test_a_name_must_be_text(name: Any) -> None:
-    with pytest.raises(InvalidReward, match="name must be text"):
+    with pytest.raises(InvalidReward, match="cannot be called"):
         FunctionReward(score, name=name)
 
 

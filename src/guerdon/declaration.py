@@ -55,7 +55,7 @@ def check_declaration(name: str, declared: Any) -> None:
             kind = "an integer" if kinds == (int,) else "a number"
             raise InvalidReward(f"{where}{setting} must be {kind} above 0, got {value!r}")
     if not isinstance(cast("object", name), str) or not name:
-        raise InvalidReward(f"{where}name must be text")
+        raise InvalidReward(f"a reward cannot be called {name!r}: its name is text")
     if not _is_range(declared.value_range):
         raise InvalidReward(f"{where}value_range must be (low, high), got {declared.value_range!r}")
     _check_faults(where, declared.candidate_fault)
