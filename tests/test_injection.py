@@ -23,7 +23,7 @@ from guerdon.injection import (
     own,
 )
 from guerdon.outcome import EMPTY
-from guerdon.sample import Media, Message, Sample, ToolCall
+from guerdon.sample import Media, Message, Part, Sample, ToolCall
 
 FULL = Sample(
     prompt="2 + 2?",
@@ -508,10 +508,70 @@ def test_a_default_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [np.zeros(3), b"bytes", object(), frozenset({1}), Media(kind="image", data=b"")]
+    "value", [b"bytes", object(), frozenset({1}), Media(kind="image", data=b""), np.float32(1)]
 )
-def test_arrays_and_other_objects_are_shared(value: Any) -> None:
+def test_other_objects_are_shared(value: Any) -> None:
     assert own(value) is value
+
+
+PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+
+
+def pixels(kind: Any = "image") -> Media:
+    return Media(kind=kind, array=PIXELS, layout="CHW", value_range="uint8")
+
+
+def arrays_of(value: Any) -> list[np.ndarray]:
+    """All arrays in a value."""
+    if isinstance(value, np.ndarray):
+        return [value]
+    if isinstance(value, Sample | Message | Part | Media):
+        return [a for name in value.__struct_fields__ for a in arrays_of(getattr(value, name))]
+    if isinstance(value, dict):
+        return [a for item in value.values() for a in arrays_of(item)]
+    if isinstance(value, list | tuple):
+        return [a for item in value for a in arrays_of(item)]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("ground_truth", 1),
+        ("metadata", 2),
+        ("nested", 1),
+        ("images", 1),
+        ("prompt_messages", 1),
+        ("prompt_token_ids", 1),
+        ("sample", 6),
+    ],
+)
+def test_arrays_are_shared_and_read_only(name: str, count: int) -> None:
+    sample = Sample(
+        prompt=[{"role": "user", "content": [pixels(), "what?"]}],
+        images=[pixels()],
+        ground_truth=PIXELS,
+        metadata={"array": PIXELS, "nested": [{"deep": PIXELS}]},
+        prompt_token_ids=PIXELS[0, 0],
+    )
+    arrays = arrays_of(
+        Parameters(function_of(name), "sample", "r").binder(Call(), EMPTY).one(sample)
+    )
+    assert len(arrays) == count
+    for array in arrays:
+        assert np.shares_memory(array, PIXELS)
+        assert array.dtype == PIXELS.dtype
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    assert PIXELS.flags.writeable
+
+
+def test_lists_in_an_array_are_copied() -> None:
+    truth = np.array([["a"], ["b", "c"]], dtype=object)
+    copied = own(truth)
+    copied[0].append("spoilt")
+    assert truth.tolist() == [["a"], ["b", "c"]]
+    assert copied.dtype == object
 
 
 def test_mappings_become_dicts() -> None:

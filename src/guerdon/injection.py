@@ -9,9 +9,9 @@ For each parameter, the first source that has it wins:
 5. the call itself (`step`, `split`, `run_id`),
 6. the parameter's default.
 
-A field that is None counts as absent. Lists and dicts are handed over as copies, so a reward that
-changes its arguments changes nothing for anybody else; options and keywords, which may be large,
-are copied once per batch.
+A field that is None counts as absent. Lists and dicts are handed over as copies and numpy arrays
+read-only, as in a worker process, so a reward that changes its arguments changes nothing for
+anybody else; options and keywords, which may be large, are copied once per batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from guerdon.errors import InvalidReward
 from guerdon.outcome import EMPTY, failure_from
-from guerdon.sample import Message, Sample
+from guerdon.sample import NO_MEDIA, Media, Message, Sample
 
 Scope: TypeAlias = Literal["sample", "batch", "group"]
 
@@ -349,9 +349,9 @@ def _rows(
 
 
 def own(value: Any) -> Any:
-    """A copy of lists, dicts and sets, all the way down; anything else is itself.
+    """A copy of lists, dicts and sets, all the way down; numpy arrays as read-only views.
 
-    Arrays and other objects are shared: copying them would cost more than scoring.
+    Tensors and other objects are shared: copying them would cost more than scoring.
 
     Example:
         >>> truth = ["a", {"b": [1]}]
@@ -373,6 +373,10 @@ def own(value: Any) -> Any:
         return _own_sample(cast("Sample", value))
     if kind is Message:
         return _own_message(cast("Message", value))
+    if kind is Media:
+        return _own_media(cast("Media", value))
+    if _is_array(value):
+        return _own_array(value)
     if isinstance(value, Mapping):
         return {key: own(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list):
@@ -391,6 +395,7 @@ def _own_sample(sample: Sample) -> Sample:
         for name in _CHANGEABLE
         if (value := getattr(sample, name)) is not None
         and value is not EMPTY
+        and value is not NO_MEDIA
         and type(value) is not str
     }
     return replace(sample, **changed) if changed else sample
@@ -401,6 +406,9 @@ _CHANGEABLE = (
     "ground_truth",
     "prompt",
     "response",
+    "images",
+    "videos",
+    "audios",
     "prompt_token_ids",
     "response_token_ids",
     "response_mask",
@@ -409,7 +417,33 @@ _CHANGEABLE = (
 
 
 def _own_message(message: Message) -> Message:
-    if all(isinstance(call.arguments, str) for call in message.tool_calls):
-        return message
-    calls = tuple(replace(call, arguments=own(call.arguments)) for call in message.tool_calls)
-    return replace(message, tool_calls=calls)
+    changed: dict[str, Any] = {}
+    if any(type(call.arguments) is dict for call in message.tool_calls):
+        changed["tool_calls"] = tuple(
+            replace(call, arguments=own(call.arguments)) for call in message.tool_calls
+        )
+    if isinstance(message.content, tuple):
+        changed["content"] = tuple(
+            part if part.media is None else replace(part, media=_own_media(part.media))
+            for part in message.content
+        )
+    return replace(message, **changed) if changed else message
+
+
+def _own_media(media: Media) -> Media:
+    return replace(media, array=_own_array(media.array)) if _is_array(media.array) else media
+
+
+def _is_array(value: Any) -> bool:
+    kind = cast("type[object]", type(value))
+    return kind.__name__ == "ndarray" and kind.__module__ == "numpy"
+
+
+def _own_array(array: Any) -> Any:
+    if array.dtype.hasobject:
+        array = array.copy()
+        for place, item in enumerate(array.flat):
+            array.flat[place] = own(item)
+    view = array.view()
+    view.flags.writeable = False
+    return view
