@@ -329,6 +329,7 @@ class LimitsCard(msgspec.Struct, frozen=True, kw_only=True):
         envelope_bytes: of JSON, MessagePack, or the envelope of a frame.
         samples: of one request.
         rewards: of one request.
+        outcomes: of one request: samples times rewards.
         pixels: of one image, or of one frame of a video.
         frames: of one video.
         timeout_ms: longest wait of a caller; a longer one is cut to it.
@@ -340,6 +341,7 @@ class LimitsCard(msgspec.Struct, frozen=True, kw_only=True):
     envelope_bytes: int
     samples: int
     rewards: int
+    outcomes: int
     pixels: int
     frames: int
     timeout_ms: float

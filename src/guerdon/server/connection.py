@@ -1,0 +1,115 @@
+"""HTTP connections with the limits that uvicorn's own lack: time and size of the head, count."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from guerdon.server.settings import Limits
+from guerdon.wire.protocol import ErrorBody, ErrorCode, ErrorReply
+
+LARGEST_HEAD = 64 << 10
+"""Bytes of the request line and the headers together."""
+
+
+class Connection(HttpToolsProtocol):
+    """A connection; one that takes too long over a head, or sends too much of one, is closed."""
+
+    limits = Limits()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            message = "too many connections (serve.limits.connections): come back later"
+            self._end(b"503 Service Unavailable", ErrorCode.OVERLOADED, message)
+            return
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._head_came()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A further head begins."""
+        self._head_bytes = 0
+        self._await_head()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request line."""
+        if self._takes(len(url)):
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        if self._takes(len(name) + len(value)):
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._head_came()
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body; what belongs to a refused head is dropped."""
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is there."""
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def _takes(self, size: int) -> bool:
+        self._head_bytes += size
+        if self._head_bytes <= LARGEST_HEAD:
+            return not self.transport.is_closing()
+        message = f"the head of the request is larger than {LARGEST_HEAD} bytes"
+        self._end(b"431 Request Header Fields Too Large", ErrorCode.TOO_LARGE, message)
+        return False
+
+    def _await_head(self) -> None:
+        self._head_came()
+        self._head_timer = self.loop.call_later(self.limits.header_seconds, self._too_slow)
+
+    def _head_came(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        message = f"the head of the request did not come within {self.limits.header_seconds:g} s"
+        self._end(b"408 Request Timeout", ErrorCode.TOO_SLOW, message)
+
+    def _end(self, status: bytes, code: ErrorCode, message: str) -> None:
+        if self.transport.is_closing():
+            return
+        content = msgspec.json.encode(ErrorReply(ErrorBody(code=code, message=message)))
+        self.transport.write(
+            b"HTTP/1.1 " + status + b"\r\ncontent-type: application/json\r\n"
+            b"content-length: " + str(len(content)).encode() + b"\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(content)
+        self.transport.close()
+
+
+def connection_with(limits: Limits) -> type[Connection]:
+    """The connections of a server with these limits."""
+    return _make(limits)
+
+
+@functools.cache
+def _make(limits: Limits) -> type[Connection]:
+    return type("Connection", (Connection,), {"limits": limits})

@@ -1,0 +1,346 @@
+"""`POST /v1/score`: a bare ASGI endpoint, because a framework's own reading of large bodies costs
+several times what receiving them into a kept buffer costs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from guerdon.outcome import Failure, Score
+from guerdon.server.body import (
+    Body,
+    Buffers,
+    Gone,
+    Receive,
+    check_announced,
+    decompress,
+    receive_body,
+)
+from guerdon.server.credentials import Credentials
+from guerdon.server.journal import log_request
+from guerdon.server.negotiation import Form, Head, read_head, reply_form
+from guerdon.server.orders import Order, Orders
+from guerdon.server.reading import Reader, Reading
+from guerdon.server.record import Metrics
+from guerdon.server.refusal import Refused
+from guerdon.server.settings import ServeSettings
+from guerdon.wire.protocol import (
+    PROTOCOL,
+    REQUEST_ID_HEADER,
+    SCORE_PATH,
+    VERSION_HEADER,
+    ErrorCode,
+    ScoreReply,
+)
+
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
+Headers: TypeAlias = dict[bytes, bytes]
+
+INLINE_BYTES = 64 << 10
+"""Bodies up to this size are decoded on the event loop; larger ones on a thread."""
+INLINE_OUTCOMES = 512
+"""Replies with more outcomes are encoded on a thread."""
+UNKNOWN_LENGTH = 8 << 20
+"""What a body without a length counts for before it is there."""
+BUSY_RETRY_SECONDS = 1.0
+
+
+class Exchange:
+    """One request and its reply, as the log will have it."""
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.began = time.perf_counter()
+        self.caller = ""
+        self.status = 0
+        self.code = ""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.read_ms = 0.0
+        self.rewards: list[str] = []
+        self.samples = 0
+        self.outcomes: Counter[str] = Counter()
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Since the first byte."""
+        return (time.perf_counter() - self.began) * 1000.0
+
+
+class ScoreEndpoint:
+    """Serves `POST /v1/score`.
+
+    Args:
+        serve: settings of the server.
+        server_id: begins the ids that requests get.
+        credentials: who may use the server.
+        reader: decodes and checks.
+        orders: scores.
+        metrics: of the server.
+    """
+
+    def __init__(
+        self,
+        serve: ServeSettings,
+        server_id: str,
+        credentials: Credentials,
+        reader: Reader,
+        orders: Orders,
+        metrics: Metrics,
+    ) -> None:
+        self._limits = serve.limits
+        self._log_all = serve.log == "all"
+        self._server_id = server_id
+        self._credentials = credentials
+        self._reader = reader
+        self._orders = orders
+        self._metrics = metrics
+        self._buffers = Buffers()
+        self._numbers = itertools.count(1)
+        self._received = metrics.bytes.labels("in")
+        self._sent = metrics.bytes.labels("out")
+        self.bytes_in_flight = 0
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        headers: Headers = dict(scope["headers"])
+        exchange = Exchange(self.request_id(headers))
+        self._metrics.in_flight.inc()
+        try:
+            if scope["method"] != "POST":
+                raise Refused(
+                    ErrorCode.METHOD_NOT_ALLOWED, f"send POST to {SCORE_PATH}", headers=_ALLOW
+                )
+            await self._serve(scope, headers, receive, send, exchange)
+        except Refused as refused:
+            await self.refuse(refused, headers, send, exchange)
+        except Gone:
+            exchange.code = "client_gone"
+        except Exception as error:
+            await self._fail(error, headers, send, exchange)
+        finally:
+            self._metrics.in_flight.dec()
+            self._note(exchange)
+
+    def request_id(self, headers: Mapping[bytes, bytes]) -> str:
+        """The id that the request came with, or a new one."""
+        given = headers.get(REQUEST_ID_HEADER.encode(), b"")
+        if given and len(given) <= 200:
+            return given.decode("latin-1")
+        return f"{self._server_id}-{next(self._numbers)}"
+
+    async def _serve(
+        self, scope: Any, headers: Headers, receive: Receive, send: Send, exchange: Exchange
+    ) -> None:
+        exchange.caller = self._credentials.caller(headers, scope["query_string"])
+        if self._orders.draining:
+            raise Refused(ErrorCode.DRAINING, "the server ends: ask another one", retry_after=1.0)
+        head = read_head(headers)
+        check_announced(head.length, self._limits.body_bytes)
+        body = Body(self._buffers)
+        reserved = self._reserve(UNKNOWN_LENGTH if head.length is None else head.length)
+        try:
+            most, pause = self._limits.body_bytes, self._limits.body_seconds
+            await receive_body(receive, body, head.length, most, pause)
+            exchange.bytes_in = len(body)
+            self._received.inc(len(body))
+            reading = await self._read(body, head)
+            order = self._place(reading, exchange)
+            exchange.read_ms = exchange.elapsed_ms
+            del reading
+            await self._wait(order, receive)
+            reply = order.reply(exchange.read_ms, exchange.elapsed_ms)
+            del order
+            payload = await _encode(head.reply, reply)
+            exchange.outcomes = _count(reply)
+        finally:
+            self.bytes_in_flight -= reserved
+            body.release()
+        exchange.status = 200
+        await _send(send, 200, head.reply, payload, exchange)
+
+    def _reserve(self, size: int) -> int:
+        """Count a body before it is received."""
+        if self.bytes_in_flight + size > self._limits.bytes_in_flight:
+            raise Refused(
+                ErrorCode.OVERLOADED,
+                f"{self.bytes_in_flight} bytes of requests are being received or scored, and "
+                f"{size} more are too many (serve.limits.bytes_in_flight); come back later",
+                retry_after=BUSY_RETRY_SECONDS,
+            )
+        self.bytes_in_flight += size
+        return size
+
+    async def _read(self, body: Body, head: Head) -> Reading:
+        if len(body) <= INLINE_BYTES and head.encoding is None:
+            return self._reader.read(body.view, head.form)
+        return await asyncio.to_thread(self._read_large, body, head)
+
+    def _read_large(self, body: Body, head: Head) -> Reading:
+        if head.encoding is not None:
+            decompress(body, head.encoding, self._limits.decompressed_bytes)
+        return self._reader.read(body.view, head.form)
+
+    def _place(self, reading: Reading, exchange: Exchange) -> Order:
+        request = reading.request
+        if request.request_id is not None:
+            exchange.request_id = request.request_id
+        exchange.samples = len(request.samples)
+        exchange.rewards = [call.name for call in request.calls]
+        shared = sum(a.size for a in request.attachments if a.shared is not None)
+        if shared:
+            self._metrics.shared_bytes.inc(shared)
+        return self._orders.place(reading, exchange.caller, exchange.request_id)
+
+    async def _wait(self, order: Order, receive: Receive) -> None:
+        """Wait until everything is scored, or the client is gone."""
+        if order.done.done():
+            return
+        gone = asyncio.ensure_future(_until_gone(receive))
+        try:
+            await asyncio.wait((gone, order.done), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._orders.leave(order)
+            raise
+        finally:
+            gone.cancel()
+        if not order.done.done():
+            self._orders.leave(order)
+            raise Gone
+
+    async def refuse(
+        self, refused: Refused, headers: Mapping[bytes, bytes], send: Send, exchange: Exchange
+    ) -> None:
+        """Send why a request is not served."""
+        exchange.status, exchange.code = refused.status, str(refused.code)
+        self._metrics.refusals.labels(str(refused.code)).inc()
+        more = list(refused.headers)
+        if refused.retry_after is not None:
+            seconds = str(max(1, math.ceil(refused.retry_after))).encode()
+            more.append((b"retry-after", seconds))
+        if refused.status in _CLOSING:
+            more.append((b"connection", b"close"))
+        form = _error_form(headers)
+        payload = form.encode(refused.reply(exchange.request_id))
+        await _send(send, refused.status, form, payload, exchange, more)
+
+    async def _fail(
+        self, error: Exception, headers: Mapping[bytes, bytes], send: Send, exchange: Exchange
+    ) -> None:
+        logging.getLogger("guerdon.server").exception(
+            "request %s failed", exchange.request_id, exc_info=error
+        )
+        message = (
+            "the server has a bug; its log has the cause under the request id "
+            f"{exchange.request_id!r}"
+        )
+        await self.refuse(Refused(ErrorCode.INTERNAL, message), headers, send, exchange)
+
+    def _note(self, exchange: Exchange) -> None:
+        self._sent.inc(exchange.bytes_out)
+        self._metrics.requests.labels(SCORE_PATH, str(exchange.status)).inc()
+        self._metrics.request_seconds.observe(exchange.elapsed_ms / 1000.0)
+        fine = exchange.status == 200 and not any(map(_is_failure, exchange.outcomes))
+        if fine and not self._log_all:
+            return
+        level = logging.INFO if exchange.status < 500 else logging.ERROR
+        log_request(
+            level,
+            exchange.code or "scored",
+            request_id=exchange.request_id,
+            caller=exchange.caller,
+            status=exchange.status,
+            rewards=exchange.rewards,
+            samples=exchange.samples,
+            outcomes=exchange.outcomes,
+            bytes_in=exchange.bytes_in,
+            bytes_out=exchange.bytes_out,
+            read_ms=round(exchange.read_ms, 3),
+            total_ms=round(exchange.elapsed_ms, 3),
+        )
+
+
+_ALLOW = ((b"allow", b"POST"),)
+_CLOSING = frozenset({401, 403, 408, 413, 415, 500, 503})
+"""Statuses that may be sent before the body was received: the rest of it is not worth reading."""
+
+
+def _is_failure(name: str) -> bool:
+    return name not in ("score", "abstention")
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _encode(form: Form, reply: ScoreReply) -> bytes:
+    outcomes = sum(len(result.outcomes) for result in reply.results)
+    if outcomes <= INLINE_OUTCOMES:
+        return form.encode(reply)
+    return await asyncio.to_thread(form.encode, reply)
+
+
+def _count(reply: ScoreReply) -> Counter[str]:
+    """Outcomes by what the log calls them."""
+    counts: Counter[str] = Counter()
+    for result in reply.results:
+        for outcome in result.outcomes:
+            if type(outcome) is Score:
+                counts["score"] += 1
+            elif type(outcome) is Failure:
+                counts[str(outcome.kind)] += 1
+            else:
+                counts["abstention"] += 1
+    return counts
+
+
+def _error_form(headers: Mapping[bytes, bytes]) -> Form:
+    """How a refusal is written: as asked for, JSON in doubt."""
+    try:
+        return reply_form(headers.get(b"accept", b""))
+    except Refused:
+        return Form.JSON
+
+
+async def _send(
+    send: Send,
+    status: int,
+    form: Form,
+    payload: bytes,
+    exchange: Exchange,
+    more: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    exchange.bytes_out = len(payload)
+    headers = [
+        (b"content-type", form.value.encode()),
+        (b"content-length", str(len(payload)).encode()),
+        *standard_headers(exchange.request_id),
+        *(more or ()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": payload})
+
+
+def standard_headers(request_id: str) -> list[tuple[bytes, bytes]]:
+    """What every reply has."""
+    shown = "".join(c if " " <= c <= "~" else "?" for c in request_id)
+    return [
+        (REQUEST_ID_HEADER.encode(), shown.encode()),
+        (VERSION_HEADER.encode(), str(PROTOCOL).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+
+
+def encode_plain(value: msgspec.Struct) -> bytes:
+    """JSON of what the server says about itself."""
+    return msgspec.json.encode(value)
