@@ -334,7 +334,7 @@ class TestRoutes:
         ),
         (
             "reward: {name: cfg_exact, _settings_: {deadline: -1}}",
-            "reward._settings_: reward 'cfg_exact': deadline must be positive, got -1",
+            "reward._settings_: reward 'cfg_exact': deadline must be a number above 0, got -1",
         ),
         ("reward: {name: cfg_exact, _settings_: {deadline: soon}}", "reward._settings_.deadline:"),
         (
@@ -346,7 +346,7 @@ class TestRoutes:
         ("reward: 'nowhere.py:fn'", "1: reward: no file "),
         ("reward: 'rewards.py:nobody'", "has no 'nobody'"),
         ("reward: 'rewards.py:Foreign'", "Foreign' is a class that is not derived from BaseReward"),
-        ("reward: {_target_: rewards.Foreign}", "reward._target_: cannot import 'rewards'"),
+        ("reward: {_target_: absent_pkg.Foreign}", "reward._target_: cannot import 'absent_pkg'"),
         ("reward: {_target_: 'rewards.py:Foreign'}", "is nothing that a configuration may build"),
         ("reward: {_target_: 'rewards.py:make_policy'}", "gives a Policy, not a reward"),
         ("reward: {_target_: 'rewards.py:lying_factory'}", "lying_factory returned a int"),
