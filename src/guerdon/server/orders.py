@@ -67,11 +67,14 @@ class Order:
         for hosted in self.hosted:
             hosted.callers_left()
 
-    def forget_samples(self) -> None:
-        """Keep the outcomes alone: the samples may hold views of a buffer that is wanted."""
+    def finish(self) -> None:
+        """Every sample has an outcome. Only those are kept: the samples may hold views of a buffer
+        that is wanted."""
         named = zip(self.names, self.parcels, strict=True)
         self.results = [_result(name, parcel) for name, parcel in named]
         self.parcels = []
+        if not self.done.done():
+            self.done.set_result(None)
 
     def reply(self, read_ms: float, total_ms: float) -> ScoreReply:
         """The answer."""
@@ -259,8 +262,8 @@ class Orders:
         def finished(parcel: Parcel) -> None:
             nonlocal left
             left -= 1
-            if left == 0 and not order.done.done():
-                order.done.set_result(None)
+            if left == 0:
+                order.finish()
 
         for (hosted, variant), call in zip(chosen, request.calls, strict=True):
             parcel = Parcel(
@@ -282,7 +285,6 @@ class Orders:
         self._open.discard(order)
         if order.timer is not None:
             order.timer.cancel()
-        order.forget_samples()
         if not order.digest or self._running.get(key) is not order:
             return
         del self._running[key]

@@ -1,0 +1,123 @@
+"""Rewards that the tests of the server host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from typing import Any
+
+from guerdon.errors import BadInput
+from guerdon.outcome import Score, Span
+from guerdon.reward import reward
+from guerdon.sample import Media
+
+
+@reward(auto_register=False)
+def echo(response: str) -> float:
+    """The number that the response is: a value that belongs to this sample alone."""
+    return float(response)
+
+
+@reward(auto_register=False)
+def scaled(response: str, *, factor: float = 1.0) -> float:
+    """The number in the response, times an option."""
+    return factor * float(response)
+
+
+@reward(auto_register=False)
+def where(response: str, step: int | None = None, bonus: float = 0.0) -> float:
+    """The step and a keyword of the call."""
+    return float(step or 0) + bonus
+
+
+@reward(auto_register=False)
+def rich(response: str) -> Score:
+    """Everything that a score can hold."""
+    return Score(
+        value=0.5,
+        components={"a": 1.0, "b": None},
+        spans=(Span("char", 0, 1, 0.25),),
+        metrics={"length": float(len(response))},
+        info={"pair": (1, 2), "text": response},
+    )
+
+
+@reward(auto_register=False)
+def moody(response: str) -> float | None:
+    """Scores, abstains, or fails, as it is told."""
+    if response == "abstain":
+        return None
+    if response == "bad":
+        raise BadInput("the data is bad")
+    if response == "raise":
+        raise ValueError("the scorer is broken")
+    if response == "nan":
+        return float("nan")
+    return 1.0
+
+
+@reward(auto_register=False)
+def dies(response: str) -> float:
+    """The number in the response; "die" kills the worker."""
+    if response == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float(response)
+
+
+@reward(auto_register=False, scope="batch")
+def all_or_nothing(responses: list[str]) -> list[float]:
+    """One bad sample brings down the call."""
+    return [float(response) for response in responses]
+
+
+@reward(auto_register=False, scope="group")
+def rank(responses: list[str]) -> list[float]:
+    """The rank of each member within its group, and the size of the group before the comma."""
+    ordered = sorted(responses)
+    return [100.0 * len(responses) + ordered.index(response) for response in responses]
+
+
+@reward(auto_register=False)
+def brightness(images: list[Media]) -> float:
+    """The mean of all pixels, of arrays; the number of bytes of encoded images."""
+    (image,) = images
+    if image.array is not None:
+        return float(image.array.mean())
+    return float(len(image.data or b""))
+
+
+@reward(auto_register=False)
+def reads(images: tuple[Media, ...] = (), videos: tuple[Media, ...] = ()) -> float:
+    """The size of the file that the media names."""
+    (media,) = (*images, *videos)
+    return float(os.path.getsize(media.path or ""))
+
+
+class Gate:
+    """A reward that waits until the test opens it, and counts who is inside."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.opened = threading.Event()
+        self.cancelled = threading.Semaphore(0)
+        self.calls = 0
+        self.seen: list[str] = []
+
+    def reward(self, **settings: Any) -> Any:
+        """The reward; its value is the number in the response."""
+
+        async def gate(response: str) -> float:
+            self.calls += 1
+            self.seen.append(response)
+            self.entered.release()
+            try:
+                while not self.opened.is_set():  # noqa: ASYNC110 - set from another thread
+                    await asyncio.sleep(0.002)
+            except asyncio.CancelledError:
+                self.cancelled.release()
+                raise
+            return float(response)
+
+        return reward(auto_register=False, name="gate", **settings)(gate)

@@ -1,0 +1,208 @@
+"""Several clients at once: nobody gets another's outcome, and nobody waits for another's reward."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+import pytest
+
+from guerdon.errors import Blame, FailureKind
+from guerdon.outcome import Failure
+from guerdon.sample import Sample
+from guerdon.wire.protocol import ScoreRequest
+
+WAIT_SECONDS = 30.0
+
+
+def numbered(first: int, count: int, **fields: Any) -> list[Sample]:
+    """Samples that every client names the same, with values of their own."""
+    return [
+        Sample(response=str(first + i), sample_id=f"s{i}", group_id="g", **fields)
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_clients_with_the_same_ids_get_their_own_outcomes(
+    serve: Any, rewards: Any, no_bug: Any, inline: bool
+) -> None:
+    client = serve({"echo": {"reward": rewards.echo, "inline": inline, "batch": {"size": 16}}})
+
+    def ask(number: int) -> list[float]:
+        first = 1000 * number
+        request = ScoreRequest(samples=numbered(first, 7), rewards=["echo"], run_id="run")
+        return client.score(request).values
+
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(ask, range(200)))
+    assert answers == [[float(1000 * n + i) for i in range(7)] for n in range(200)]
+
+
+def test_requests_share_batches(serve: Any, rewards: Any, no_bug: Any) -> None:
+    """While a batch is being scored, what comes meanwhile becomes one batch."""
+    started, opened = threading.Semaphore(0), threading.Event()
+
+    from guerdon.reward import reward
+
+    @reward(auto_register=False)
+    def held(response: str) -> float:
+        if response == "0":
+            started.release()
+            opened.wait(WAIT_SECONDS)
+        return float(response)
+
+    client = serve({"held": {"reward": held, "inline": True}})
+    with ThreadPoolExecutor(9) as threads:
+        first = threads.submit(client.score, ScoreRequest(samples=numbered(0, 1), rewards=["held"]))
+        assert started.acquire(timeout=WAIT_SECONDS)
+        rest = [
+            threads.submit(
+                client.score,
+                ScoreRequest(samples=[Sample(response=str(n))], rewards=["held"]),
+            )
+            for n in range(1, 9)
+        ]
+        while client.status()["rewards"][0]["queue_depth"] < 8:
+            pass
+        opened.set()
+        assert [f.result().values for f in (first, *rest)] == [[float(n)] for n in range(9)]
+    assert client.status()["rewards"][0]["batches_total"] == 2
+
+
+def test_requests_of_different_steps_do_not_share_a_batch(
+    serve: Any, rewards: Any, no_bug: Any
+) -> None:
+    client = serve({"where": {"reward": rewards.where, "inline": True}})
+
+    def ask(step: int) -> list[float]:
+        request = ScoreRequest(samples=numbered(0, 3), rewards=["where"], step=step)
+        return client.score(request).values
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(ask, range(60)))
+    assert answers == [[float(step)] * 3 for step in range(60)]
+
+
+def test_a_slow_reward_delays_no_other(serve: Any, rewards: Any, no_bug: Any) -> None:
+    gate = rewards.Gate()
+    client = serve(
+        {
+            "gate": {"reward": gate.reward(), "inline": True},
+            "echo": {"reward": rewards.echo, "inline": True},
+        }
+    )
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(client.score, ScoreRequest(samples=numbered(0, 50), rewards=["gate"]))
+        assert gate.entered.acquire(timeout=WAIT_SECONDS)
+        for n in range(20):
+            request = ScoreRequest(samples=numbered(n, 1), rewards=["echo"])
+            assert client.score(request).values == [float(n)]
+        assert not slow.done()
+        gate.opened.set()
+        assert slow.result().values == [float(n) for n in range(50)]
+
+
+def test_a_bad_item_fails_alone_even_in_a_batch_call(serve: Any, rewards: Any, no_bug: Any) -> None:
+    """Neighbours of a batch call may come from other clients."""
+    client = serve({"all": {"reward": rewards.all_or_nothing, "inline": True}})
+    texts = [str(n) for n in range(33)]
+    texts[5], texts[20] = "bad", "worse"
+    samples = [Sample(response=text) for text in texts]
+    outcomes = client.score(ScoreRequest(samples=samples, rewards=["all"])).outcomes
+    for n, outcome in enumerate(outcomes):
+        if n in (5, 20):
+            assert isinstance(outcome, Failure)
+            assert (outcome.kind, outcome.blame) == (FailureKind.RAISED, Blame.SCORER)
+        else:
+            assert outcome.value == float(n)
+
+
+def test_a_sample_that_kills_its_worker_costs_only_itself(
+    serve: Any, rewards: Any, no_bug: Any
+) -> None:
+    client = serve({"dies": {"reward": rewards.dies}})
+    texts = [str(n) for n in range(40)]
+    texts[11] = "die"
+    samples = [Sample(response=text) for text in texts]
+    outcomes = client.score(ScoreRequest(samples=samples, rewards=["dies"])).outcomes
+    lost = outcomes.pop(11)
+    assert (lost.kind, lost.blame) == (FailureKind.CRASHED, Blame.SCORER)
+    assert [outcome.value for outcome in outcomes] == [float(n) for n in range(40) if n != 11]
+    assert client.status()["rewards"][0]["replicas"][0]["ended"]["died"] == 2
+
+
+def test_workers_killed_under_load_lose_nothing(serve: Any, rewards: Any, no_bug: Any) -> None:
+    """Every request is answered once, with its own values, while workers are killed."""
+    client = serve({"echo": {"reward": rewards.echo, "replicas": 2, "batch": {"size": 8}}})
+    done = threading.Event()
+    killed = 0
+
+    def ask(number: int) -> list[float]:
+        request = ScoreRequest(samples=numbered(10 * number, 5), rewards=["echo"])
+        return client.score(request).values
+
+    def kill() -> None:
+        nonlocal killed
+        replicas = client.server.server.application.rewards["echo"].replicas
+        while not done.is_set():
+            for replica in replicas:
+                for pid in replica.backend.pids():
+                    try:
+                        psutil.Process(pid).kill()
+                        killed += 1
+                    except psutil.NoSuchProcess:
+                        pass
+            done.wait(0.3)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            answers = list(threads.map(ask, range(300)))
+    finally:
+        done.set()
+        killer.join()
+    assert killed > 0
+    assert answers == [[float(10 * n + i) for i in range(5)] for n in range(300)]
+
+
+def test_the_same_request_again_is_scored_once(serve: Any, rewards: Any, no_bug: Any) -> None:
+    gate = rewards.Gate()
+    client = serve({"gate": {"reward": gate.reward(), "inline": True}})
+    request = ScoreRequest(samples=numbered(3, 2), rewards=["gate"], request_id="once")
+    with ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(client.score, request) for _ in range(3)]
+        assert gate.entered.acquire(timeout=WAIT_SECONDS)
+        gate.opened.set()
+        assert [f.result().values for f in asked] == [[3.0, 4.0]] * 3
+    assert client.score(request).values == [3.0, 4.0]
+    assert gate.calls == 2  # one per sample
+    later = ScoreRequest(samples=numbered(3, 2), rewards=["gate"], request_id="once", attempt=2)
+    assert client.score(later).values == [3.0, 4.0]
+    assert gate.calls == 4
+
+
+def test_a_request_id_used_for_something_else_is_refused(
+    serve: Any, rewards: Any, no_bug: Any
+) -> None:
+    client = serve({"echo": {"reward": rewards.echo, "inline": True}})
+    one = ScoreRequest(samples=numbered(1, 1), rewards=["echo"], request_id="id")
+    other = ScoreRequest(samples=numbered(2, 1), rewards=["echo"], request_id="id")
+    assert client.score(one).values == [1.0]
+    answer = client.score(other)
+    assert (answer.status, str(answer.error.code)) == (409, "conflict")
+    assert client.score(one).values == [1.0]
+
+
+def test_callers_with_different_tokens_may_use_the_same_request_id(
+    serve: Any, rewards: Any, no_bug: Any
+) -> None:
+    tokens = {"a": "token-of-a", "b": "token-of-b"}
+    client = serve({"echo": {"reward": rewards.echo, "inline": True}}, tokens=tokens)
+    for number, token in enumerate(tokens.values()):
+        request = ScoreRequest(samples=numbered(number, 1), rewards=["echo"], request_id="id")
+        answer = client.score(request, authorization=f"Bearer {token}")
+        assert answer.values == [float(number)]
