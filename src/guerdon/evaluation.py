@@ -223,13 +223,20 @@ class _Board:
                 )
                 continue
             outcome = cast("Outcome", sealed)
+            if relays and outcome.fingerprint:
+                append(
+                    outcome
+                    if outcome.sample == sample.sample_id
+                    else replace(outcome, sample=sample.sample_id)
+                )
+                continue
             append(
                 replace(
                     outcome,
-                    reward=(relays and outcome.reward) or name,
-                    fingerprint=(relays and outcome.fingerprint) or fingerprint,
+                    reward=name,
+                    fingerprint=fingerprint,
                     sample=sample.sample_id,
-                    elapsed=(relays and outcome.elapsed) or elapsed or outcome.elapsed,
+                    elapsed=elapsed or outcome.elapsed,
                 )
             )
         return stamped

@@ -53,19 +53,13 @@ class Hosted(msgspec.Struct, frozen=True):
     Attributes:
         name: under which it is asked for.
         needs: what it reads.
-        samples: most samples of one request.
-        body_bytes: most bytes of one request.
         timeout: most seconds that the server works on a request.
-        group_timeout: most seconds that it waits for a group.
         shared_memory: how to find out whether it is on this host.
     """
 
     name: str
     needs: Needs
-    samples: int
-    body_bytes: int
     timeout: float
-    group_timeout: float
     shared_memory: SharedMemory | None
 
 
@@ -140,14 +134,10 @@ class Endpoint:
         check_protocol(card, self.address)
         reward = find_card(card, self._reward, self.address)
         check_declared(self._declared, reward, self.address)
-        limits = card.limits
         return Hosted(
             name=reward.name,
             needs=Needs.of(reward.needs, has_parts=bool(reward.components)),
-            samples=limits.samples,
-            body_bytes=limits.body_bytes,
-            timeout=limits.timeout_ms / 1000,
-            group_timeout=limits.group_timeout_ms / 1000,
+            timeout=card.limits.timeout_ms / 1000,
             shared_memory=card.shared_memory,
         )
 

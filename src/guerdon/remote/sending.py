@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from asyncio import sleep
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -194,6 +195,7 @@ class _Delivery:
         self._errand = errand
         self._settings = sender.settings
         self._outcomes: list[Outcome | None] = [None] * len(errand.samples)
+        self._final: set[int] = set()
         self._open = list(range(len(errand.samples)))
         self._request_id = secrets.token_hex(12)
         self._attempt = 1
@@ -306,11 +308,13 @@ class _Delivery:
         """Note what a server gave; what may be tried again stays open."""
         again: list[int] = []
         for position, outcome in zip(self._open, outcomes, strict=True):
-            before = self._outcomes[position]
-            if before is None or _is_open(before):
-                self._outcomes[position] = outcome
-                if _is_open(outcome):
-                    again.append(position)
+            if position in self._final:
+                continue  # it went along again for the sake of its group
+            self._outcomes[position] = outcome
+            if type(outcome) is Failure and outcome.retryable:
+                again.append(position)
+            else:
+                self._final.add(position)
         if again and self._whole_groups:
             groups = {self._errand.samples[i].group_id for i in again}
             again = [i for i in self._open if self._errand.samples[i].group_id in groups]
@@ -318,8 +322,7 @@ class _Delivery:
 
     def _note(self, lost: Failure) -> None:
         for position in self._open:
-            before = self._outcomes[position]
-            if before is None or _is_open(before):
+            if position not in self._final:
                 self._outcomes[position] = lost
 
     def _renew(self) -> None:
@@ -339,6 +342,8 @@ class _Delivery:
                 if self._errand.samples[position].group_id in groups:
                     broken.setdefault(position, "another sample of its group cannot travel")
         for position, told in broken.items():
+            if position in self._final:
+                continue
             self._outcomes[position] = failure(FailureKind.BAD_INPUT, told, Blame.DATA)
         self._open = [position for position in self._open if position not in broken]
         self._renew()
@@ -354,7 +359,7 @@ class _Delivery:
         remaining = self._errand.limits.remaining
         if remaining is not None and delay >= remaining:
             return False
-        await asyncio.sleep(delay)
+        await sleep(delay)
         return not self._errand.limits.over
 
     def _halves(self) -> list[list[int]] | None:
@@ -376,7 +381,8 @@ class _Delivery:
         rest = replace(self._errand, samples=[self._errand.samples[i] for i in order])
         found = await self._sender.send_parts(rest, [[place[i] for i in part] for part in parts])
         for position, outcome in zip(order, found, strict=True):
-            self._outcomes[position] = outcome
+            if position not in self._final:
+                self._outcomes[position] = outcome
         self._open = []
         return self._settled()
 
@@ -392,10 +398,6 @@ class _Delivery:
     @property
     def _whole_groups(self) -> bool:
         return bool(self._settings.declared.whole_groups)
-
-
-def _is_open(outcome: Outcome) -> bool:
-    return type(outcome) is Failure and outcome.retryable
 
 
 _LOST = failure(
