@@ -162,7 +162,25 @@ class Product(Calculation):
         return math.prod(numbers)
 
 
-class Minimum(Calculation):
+class _Extreme(Calculation):
+    """One of the children's values: each end of the range is that of the ends of the children."""
+
+    def __init__(
+        self, children: Children, *, name: str | None = None, higher_is_better: bool = True
+    ) -> None:
+        members = self._read(children, name)
+        check_directions(self._called(name), members, higher_is_better)
+        lows, highs = zip(*(member.interval for member in members), strict=True)
+        self._compose(
+            members,
+            name=name,
+            value_range=(self._operation(list(lows)), self._operation(list(highs))),
+            higher_is_better=higher_is_better,
+            children=by_name(members),
+        )
+
+
+class Minimum(_Extreme):
     """The smallest of the children's values.
 
     Args:
@@ -183,25 +201,11 @@ class Minimum(Calculation):
         (1.0, (0.0, 5.0))
     """
 
-    def __init__(
-        self, children: Children, *, name: str | None = None, higher_is_better: bool = True
-    ) -> None:
-        members = self._read(children, name)
-        check_directions(self._called(name), members, higher_is_better)
-        intervals = [member.interval for member in members]
-        self._compose(
-            members,
-            name=name,
-            value_range=(min(low for low, _ in intervals), min(high for _, high in intervals)),
-            higher_is_better=higher_is_better,
-            children=by_name(members),
-        )
-
     def _operation(self, numbers: list[float]) -> float:
         return min(numbers)
 
 
-class Maximum(Calculation):
+class Maximum(_Extreme):
     """The largest of the children's values.
 
     Args:
@@ -220,20 +224,6 @@ class Maximum(Calculation):
         >>> Maximum([exact, contained]).call_sync(prediction="It is 4.", answer="4").value
         0.5
     """
-
-    def __init__(
-        self, children: Children, *, name: str | None = None, higher_is_better: bool = True
-    ) -> None:
-        members = self._read(children, name)
-        check_directions(self._called(name), members, higher_is_better)
-        intervals = [member.interval for member in members]
-        self._compose(
-            members,
-            name=name,
-            value_range=(max(low for low, _ in intervals), max(high for _, high in intervals)),
-            higher_is_better=higher_is_better,
-            children=by_name(members),
-        )
 
     def _operation(self, numbers: list[float]) -> float:
         return max(numbers)
