@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+collect_ignore_glob = ["trainers/drivers/*", "*/record_*.py", "*/*/record_*.py"]
+"""Programs for other interpreters, and the writers of recorded tables."""
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
