@@ -155,7 +155,7 @@ def test_a_value_that_depends_on_its_place_in_the_batch_fails():
 
 
 class Tampering(BaseReward):
-    """Changes an array of the sample, which travels by reference."""
+    """Changes a bytearray of the sample, which travels by reference."""
 
     auto_register = False
     value_range = (0.0, 1.0)
@@ -167,9 +167,7 @@ class Tampering(BaseReward):
 
 
 def test_a_reward_that_changes_its_input_fails():
-    import numpy as np
-
-    sample = Sample(response="4", metadata={"scores": np.zeros(2)})
+    sample = Sample(response="4", metadata={"scores": bytearray(2)})
     reward = Tampering().configure(
         fixtures=(Fixture(name="array", kind="deterministic", sample=sample),)
     )
