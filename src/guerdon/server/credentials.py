@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -53,7 +54,9 @@ class Credentials:
             Refused: no token, an unknown one, or a foreign host name.
         """
         if self.open:
-            _check_host(headers.get(b"host", b""))
+            host = headers.get(b"host", b"")
+            if not _is_own_name(host):
+                raise _foreign(host)
             return ANYBODY
         given = _tokens_in(headers.get(b"authorization", b""), query)
         for token in given:
@@ -108,23 +111,25 @@ def _basic(encoded: bytes) -> list[bytes]:
     return [password or user]
 
 
-def _check_host(host: bytes) -> None:
+@functools.lru_cache(maxsize=64)
+def _is_own_name(host: bytes) -> bool:
+    """Whether a Host header names the loopback, or nothing."""
     name = host.decode("latin-1").strip().lower()
     if name.startswith("["):
         name = name[1:].partition("]")[0]
     elif name.count(":") <= 1:
         name = name.partition(":")[0]
-    if not name or name == "localhost" or name.endswith(".localhost") or _is_loopback(name):
-        return
-    raise Refused(
-        ErrorCode.FORBIDDEN,
-        f"this server has no tokens and answers only to names of the loopback, not to {name!r}: "
-        "use http://127.0.0.1, or start the server with a token",
-    )
-
-
-def _is_loopback(name: str) -> bool:
+    if not name or name == "localhost" or name.endswith(".localhost"):
+        return True
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _foreign(host: bytes) -> Refused:
+    return Refused(
+        ErrorCode.FORBIDDEN,
+        "this server has no tokens and answers only to names of the loopback, not to "
+        f"{host.decode('latin-1')[:200]!r}: use http://127.0.0.1, or start the server with a token",
+    )
