@@ -171,7 +171,8 @@ def rich(response: str) -> Any:
 
 @reward(auto_register=False)
 def unencodable(response: str) -> Any:
-    return {"score": 0.5, "info": {"object": threading, "broken": "\ud800", "n": 10**30}}
+    information = {"object": threading, "broken": "\ud800", "n": 10**30}
+    return {"score": 0.5, "length": 3, "components": {"a": 1.0}, "info": information}
 
 
 @reward(auto_register=False, scope="batch")

@@ -268,6 +268,9 @@ def test_what_cannot_be_encoded_never_costs_the_value(
     (outcome,) = score(pool, poison.unencodable, [Sample(response="x")])
     assert isinstance(outcome, Score)
     assert outcome.value == 0.5
+    assert outcome.components == {"a": 1.0}
+    assert outcome.metrics == {"length": 3.0}
+    assert "could not be encoded" in outcome.info["dropped"]
 
 
 def test_groups_and_batches(pool: PoolBackend, poison: ModuleType) -> None:

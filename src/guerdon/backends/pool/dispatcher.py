@@ -11,6 +11,7 @@ import logging
 import os
 import selectors
 import socket
+import struct
 import sys
 import threading
 import time
@@ -28,7 +29,7 @@ from guerdon.backends.pool.job import Chunk, Job
 from guerdon.backends.pool.pace import Pace
 from guerdon.backends.pool.process import WorkerProcess
 from guerdon.errors import Blame, FailureKind
-from guerdon.outcome import EMPTY, Failure, failure
+from guerdon.outcome import EMPTY, OUT_OF_MEMORY, Failure, failure
 from guerdon.reward import BaseReward
 
 LOG = logging.getLogger(__name__)
@@ -79,7 +80,8 @@ class _Slot:
 
     @property
     def fresh(self) -> bool:
-        return self.process.served == 0
+        """Whether no call has run in it, and none runs."""
+        return self.process.served == 0 and self.chunk is None
 
 
 class Dispatcher:
@@ -343,8 +345,13 @@ class Dispatcher:
         if not events & selectors.EVENT_READ or slot not in self._slots:
             return
         messages, there = slot.process.receive()
-        for kind, body in messages:
-            self._read(slot, kind, body)
+        try:
+            for kind, body in messages:
+                self._read(slot, kind, body)
+        except (msgspec.MsgspecError, struct.error) as error:
+            LOG.warning("worker %d sent what no worker sends: %s", slot.process.pid, error)
+            slot.process.kill()
+            there = False
         if not there and slot in self._slots:
             self._died(slot)
 
@@ -421,6 +428,10 @@ class Dispatcher:
         self._fill()
 
     def _remove(self, slot: _Slot) -> None:
+        if slot.process.ready:
+            # One that could start is gone: starting another is worth its tries.
+            self._resting = False
+            self._failed_starts = 0
         self._selector.unregister(slot.process.connection)
         self._slots.remove(slot)
         slot.process.close()
@@ -557,4 +568,9 @@ def _too_slow(job: Job, call: int, burned: float | None) -> Failure:
 def _ran_out_of_memory(result: frames.Result) -> bool:
     sealed = result[2]
     first = sealed[0] if isinstance(sealed, list) and sealed else sealed
-    return isinstance(first, Failure) and first.kind is FailureKind.CRASHED
+    return (
+        isinstance(first, Failure)
+        and first.kind is FailureKind.CRASHED
+        and first.blame is Blame.SCORER
+        and first.message.startswith(OUT_OF_MEMORY)
+    )

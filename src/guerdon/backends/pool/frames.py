@@ -18,8 +18,9 @@ import msgspec
 
 from guerdon.backends.backend import Sealed
 from guerdon.backends.pool.board import copy_to_file
+from guerdon.errors import Blame, FailureKind
 from guerdon.injection import Arguments
-from guerdon.outcome import Abstention, Failure, Score
+from guerdon.outcome import Abstention, Failure, Score, failure
 
 SHARED_BYTES = 1 << 20
 """Messages from this size on pass through shared memory instead of the socket."""
@@ -83,9 +84,11 @@ class Done(msgspec.Struct, array_like=True):
 
 WireResult: TypeAlias = float | Score | Abstention | Failure
 Result: TypeAlias = tuple[int, float, WireResult | list[WireResult]]
-"""Index of the call in its chunk, seconds, and the result or one result per sample."""
+"""Index of the call in its chunk, seconds, and the result or one result per sample; a failure may
+stand for all samples of the call."""
 
 _decode_result = msgspec.msgpack.Decoder(Result)
+_decode_place = msgspec.msgpack.Decoder(tuple[int, float, msgspec.Raw])
 
 
 class Run(msgspec.Struct):
@@ -232,8 +235,14 @@ def encode_result(call: int, elapsed: float, sealed: Sealed | list[Sealed]) -> b
 
 def _without_details(sealed: Sealed) -> Sealed:
     if isinstance(sealed, Score):
-        note = {"dropped": "what the reward added to the value could not be encoded"}
-        return Score(value=sealed.value, spans=sealed.spans, info=note)
+        return Score(
+            value=sealed.value,
+            components={_clean(name): value for name, value in sealed.components.items()},
+            spans=sealed.spans,
+            metrics={_clean(name): value for name, value in sealed.metrics.items()},
+            info={"dropped": "the information that the reward added could not be encoded"},
+            renormalised=sealed.renormalised,
+        )
     if isinstance(sealed, Abstention):
         return Abstention(reason=_clean(sealed.reason))
     if isinstance(sealed, Failure):
@@ -257,16 +266,25 @@ def encode_message(kind: int, value: object) -> bytes:
 
 
 def decode_results(body: bytes) -> list[Result]:
-    """Results that stand one after another.
+    """Results that stand one after another; one that cannot be read is a failure of its call.
 
     Raises:
-        msgspec.MsgspecError: the bytes are not such results.
+        msgspec.MsgspecError, struct.error: the bytes are no results at all.
     """
     results: list[Result] = []
     place = 0
     while place < len(body):
         (size,) = LENGTH.unpack_from(body, place)
         place += LENGTH.size
-        results.append(_decode_result.decode(body[place : place + size]))
+        results.append(_result(body[place : place + size]))
         place += size
     return results
+
+
+def _result(record: bytes) -> Result:
+    try:
+        return _decode_result.decode(record)
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+        call, elapsed, _ = _decode_place.decode(record)
+        found = f"what the reward returned cannot be read: {error}"
+        return call, elapsed, failure(FailureKind.BAD_OUTPUT, found, Blame.SCORER)

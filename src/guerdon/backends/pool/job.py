@@ -113,8 +113,11 @@ class Job:
     def accept(self, call: int, result: Result) -> None:
         """Note what a worker sent."""
         _, elapsed, sealed = result
-        many = sealed if isinstance(sealed, list) else [sealed]
         size = self.calls.size(call)
+        if isinstance(sealed, Failure):
+            self.fail(call, sealed, elapsed / max(size, 1))
+            return
+        many = sealed if isinstance(sealed, list) else [sealed]
         if len(many) != size:
             found = f"a worker sent {len(many)} results for {size} samples"
             self.fail(call, failure(FailureKind.BAD_OUTPUT, found, Blame.INFRASTRUCTURE), elapsed)
