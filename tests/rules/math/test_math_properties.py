@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from fractions import Fraction
 
 from hypothesis import HealthCheck, assume, given, settings
@@ -67,6 +68,21 @@ def test_roundings_against_the_reference(value, places):
     found = exact_verdict(gold, answer)
     if found is not None:
         assert found == reference_verdict(gold, rf"\boxed{{{answer}}}")
+
+
+@given(
+    st.one_of(st.integers(-999, 999).map(str), st.decimals(-999, 999, places=3).map(str)),
+    st.integers(-40, 40),
+    st.integers(5, 8),
+)
+@SLOW
+def test_near_misses_against_the_reference(gold, steps, places):
+    """Values a few units of the last places apart, around the 6 decimals of the rounding."""
+    answer = f"{Decimal(gold) + Decimal(steps).scaleb(-places):f}"
+    for one, other in ((gold, answer), (answer, gold)):
+        found = exact_verdict(one, other)
+        if found is not None:
+            assert found == reference_verdict(one, rf"\boxed{{{other}}}"), (one, other)
 
 
 @given(soup, soup)

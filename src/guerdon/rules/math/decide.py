@@ -56,6 +56,10 @@ _ROUNDS_FROM, _ROUNDS_TO = Fraction(1, 1000), 10**4
 _EXACT_TO = 10**8
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _SORT_GAP = 1e-6
+MAX_FLOAT_DIGITS = 15
+"""Decimals with more digits are never called equal to another number here,"""
+MAX_FLOAT_PLACES = 9
+"""nor are those with more places."""
 
 
 def decide(gold: Term, answer: Term) -> bool | None:
@@ -348,10 +352,12 @@ def _matrices(gold: Term, answer: Term) -> bool | None:
 
 
 def _entries(gold: Expr, answer: Expr) -> bool | None:
-    if isinstance(gold, NUMBERS) and isinstance(answer, NUMBERS):
-        return _numbers(gold, answer)
     if gold == answer and not symbols(gold):
         return True
+    if isinstance(gold, NUMBERS) and isinstance(answer, NUMBERS):
+        verdict = _numbers(gold, answer)
+        # Entries are not subtracted one by one, which for floats would matter.
+        return None if verdict and (isinstance(gold, Dec) or isinstance(answer, Dec)) else verdict
     return False if surely_differ(gold, answer) else None
 
 
@@ -447,16 +453,30 @@ def _numbers(gold: Int | Rat | Dec | Percent, answer: Int | Rat | Dec | Percent)
         return a_core.value == b_core.value or a == b
     if not isinstance(a_core, Dec) and not isinstance(b_core, Dec):
         return a == b
-    return _rounded(a, b)
+    exact = b if isinstance(a_core, Dec) else a
+    one_float = isinstance(a_core, Dec) != isinstance(b_core, Dec)
+    if one_float and exact.denominator == 1 and 0 < abs(a - b) <= _CLEAR:
+        # The reference rounds an integer to an integer, which no float equals.
+        return False if abs(a - b) > _TIE_MARGIN and max(abs(a), abs(b)) < _ROUNDS_TO else None
+    return _rounded(a, b, _is_long(a_core) or _is_long(b_core))
 
 
-def _rounded(a: Fraction, b: Fraction) -> bool | None:
+def _is_long(number: Int | Rat | Dec) -> bool:
+    """Whether a decimal has more digits than a double holds for sure."""
+    if not isinstance(number, Dec):
+        return False
+    return len(number.text) - 1 > MAX_FLOAT_DIGITS or number.places > MAX_FLOAT_PLACES
+
+
+def _rounded(a: Fraction, b: Fraction, long: bool) -> bool | None:
     """Two values, one of them a float, rounded to 6 decimals."""
     gap = abs(a - b)
     if max(abs(a), abs(b)) > _EXACT_TO:
         return None
     if gap > _CLEAR:
         return False
+    if long:
+        return None
     if not gap and (a * 10**6).denominator == 1:
         return True if a else None
     if min(abs(a), abs(b)) < _ROUNDS_FROM or max(abs(a), abs(b)) > _ROUNDS_TO:
