@@ -13,7 +13,7 @@ from typing import Any
 
 from guerdon.errors import BadInput, RewardFailure
 from guerdon.outcome import Score, Span
-from guerdon.reward import reward
+from guerdon.reward import BaseReward, reward
 
 DEADLINE = 2.0
 
@@ -74,6 +74,14 @@ def blame_candidate() -> float:
     raise RewardFailure("the sandbox saw a loop", kind="timeout", blame="candidate")
 
 
+def report_a_crash() -> float:
+    raise RewardFailure("the sandbox saw a segfault", kind="crashed", blame="candidate")
+
+
+def odd_score() -> Any:
+    return Score(value=1.0, info=["no", "mapping"])  # type: ignore[arg-type]
+
+
 def nan() -> float:
     return float("nan")
 
@@ -104,6 +112,8 @@ POISON = {
         raise_plainly,
         refuse,
         blame_candidate,
+        report_a_crash,
+        odd_score,
         nan,
         text,
         close_descriptors,
@@ -175,6 +185,25 @@ def unencodable(response: str) -> Any:
     return {"score": 0.5, "length": 3, "components": {"a": 1.0}, "info": information}
 
 
+class Unhashable(dict[str, int]):
+    """A mapping that is a key here, and cannot be one where its type is forgotten."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return 1
+
+
+@reward(auto_register=False)
+def unreadable(response: str) -> Any:
+    """Says something that can be written and cannot be read again."""
+    details = {"deep": {Unhashable(a=1): 2}} if response == "bad" else {}
+    return {"score": 1.0, "info": details}
+
+
+@reward(auto_register=False, scope="batch", batch_size=2)
+def unreadable_together(responses: list[str]) -> Any:
+    return [unreadable.function(response) for response in responses]
+
+
 @reward(auto_register=False, scope="batch")
 def lengths(responses: list[str]) -> list[float]:
     return [float(len(text)) for text in responses]
@@ -198,3 +227,27 @@ def pixels(images: Any) -> float:
 def chatty(response: str) -> float:
     print("from the reward")
     return 1.0
+
+
+class FatalToLoad(BaseReward):
+    """Kills the workers that load it, until it has done so a number of times."""
+
+    auto_register = False
+
+    def __init__(self, folder: str, times: int) -> None:
+        self.folder = folder
+        self.times = times
+
+    def call(self, response: str) -> float:
+        return 1.0
+
+    def __reduce__(self) -> Any:
+        return load_or_die, (self.folder, self.times)
+
+
+def load_or_die(folder: str, times: int) -> FatalToLoad:
+    deaths = len(list(Path(folder).iterdir()))
+    if deaths < times:
+        (Path(folder) / f"death-{os.getpid()}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return FatalToLoad(folder, times)

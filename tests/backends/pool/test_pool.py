@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +27,7 @@ from guerdon import registry
 from guerdon.backends.backend import Calls, Limits
 from guerdon.backends.inline import InlineBackend
 from guerdon.backends.pool import PoolBackend
+from guerdon.backends.pool import dispatcher as pool_dispatcher
 from guerdon.backends.pool.dispatcher import Dispatcher
 from guerdon.errors import Blame, ConfigError, FailureKind
 from guerdon.outcome import Failure, Outcome, Score
@@ -73,6 +76,8 @@ VERDICTS = {
     "raise_plainly": ("raised", "scorer", "scorer"),
     "refuse": ("bad_input", "data", "data"),
     "blame_candidate": ("timeout", "candidate", "candidate"),
+    "report_a_crash": ("crashed", "candidate", "candidate"),
+    "odd_score": ("bad_output", "scorer", "scorer"),
     "nan": ("non_finite", "scorer", "scorer"),
     "text": ("bad_output", "scorer", "scorer"),
 }
@@ -90,7 +95,7 @@ def test_one_poisoned_sample_costs_only_itself(
     assert isinstance(lost, Failure)
     assert (lost.kind, lost.blame) == (kind, with_fault if declared else without)
     assert lost.reward == reward.name
-    if lost.blame == "candidate" and word != "blame_candidate":
+    if lost.blame == "candidate" and word not in ("blame_candidate", "report_a_crash"):
         assert lost.evidence
     assert [o.value for i, o in enumerate(outcomes) if i != 37] == [1.0] * 79
 
@@ -273,6 +278,18 @@ def test_what_cannot_be_encoded_never_costs_the_value(
     assert "could not be encoded" in outcome.info["dropped"]
 
 
+def test_a_result_that_cannot_be_read_costs_its_own_call(
+    pool: PoolBackend, poison: ModuleType
+) -> None:
+    samples = [Sample(response="bad" if i == 3 else "good") for i in range(8)]
+    for reward, lost in ((poison.unreadable, [3]), (poison.unreadable_together, [2, 3])):
+        outcomes = score(pool, reward, samples)
+        assert list(outcomes.failures) == lost
+        for failure in outcomes.failures.values():
+            assert (failure.kind, failure.blame) == (FailureKind.BAD_OUTPUT, Blame.SCORER)
+            assert "cannot be read" in failure.message
+
+
 def test_groups_and_batches(pool: PoolBackend, poison: ModuleType) -> None:
     texts = ["a", "bb", "ccc", "hang", "x", "short", "y"]
     groups = ["1", "2", "1", "3", "3", "4", "4"]
@@ -335,6 +352,18 @@ def test_a_reward_that_cannot_be_loaded_says_so(pool: PoolBackend) -> None:
     assert "only here" in outcomes[0].message
 
 
+@pytest.mark.parametrize(("deaths", "scored"), [(1, True), (2, True), (100, False)])
+def test_a_worker_that_dies_while_it_loads_is_replaced_a_few_times(
+    poison: ModuleType, tmp_path: Path, deaths: int, scored: bool
+) -> None:
+    pool = PoolBackend(workers=1, spares=0)
+    outcomes = score(pool, poison.FatalToLoad(str(tmp_path), deaths), samples_with({}, 3))
+    pool.close()
+    assert bool(outcomes.mask.all()) is scored
+    if not scored:
+        assert "while it loaded the reward" in outcomes[0].message
+
+
 class Unloadable(BaseReward):
     auto_register = False
 
@@ -361,6 +390,33 @@ def test_workers_that_cannot_start_are_reported(
     assert isinstance(lost, Failure)
     assert (lost.kind, lost.retryable) == (FailureKind.UNAVAILABLE, True)
     assert service.reward is poison.act
+
+
+def test_a_pool_that_can_start_no_further_worker_fails_what_its_last_one_loses(
+    monkeypatch: pytest.MonkeyPatch, poison: ModuleType, tmp_path: Path
+) -> None:
+    pool = PoolBackend(workers=2, spares=0)
+    real = pool_dispatcher.WorkerProcess
+    starts = 0
+
+    def start(*args: Any) -> Any:
+        nonlocal starts
+        starts += 1
+        if starts == 2:
+            monkeypatch.setattr(sys, "executable", shutil.which("false"))
+        return real(*args)
+
+    monkeypatch.setattr(pool_dispatcher, "WorkerProcess", start)
+    hold = poison.hold.bind(folder=str(tmp_path))
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(pool.run, hold, Calls([{"response": "a"}]), Limits())
+        while starts < 1 + pool_dispatcher.FAILED_STARTS or not (tmp_path / "began-a").exists():
+            time.sleep(0.005)
+        os.kill(pool.pids()[0], signal.SIGKILL)
+        (lost,) = running.result(60).sealed
+    pool.close()
+    assert isinstance(lost, Failure)
+    assert (lost.kind, lost.retryable) == (FailureKind.UNAVAILABLE, True)
 
 
 def test_a_bug_in_the_pools_thread_fails_the_job_and_the_next_one_works(

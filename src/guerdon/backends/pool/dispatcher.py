@@ -44,10 +44,14 @@ START_SECONDS = 60.0
 """How long a worker may take to start, or to load a reward."""
 FAILED_STARTS = 3
 """Workers that may fail to start one after another before the jobs are told."""
+LOST_LOADS = 3
+"""Workers that may die one after another while they load a reward."""
 LOST_CHUNKS = 3
 """Times that a chunk may lose its worker without a call in hand."""
 LONG = 3600.0
 """Seconds to sleep when no clock runs."""
+UNREADABLE = (msgspec.MsgspecError, struct.error)
+"""What reading the messages of a worker raises whose memory is no longer its own."""
 CLOSE_SECONDS = 2.0
 """How long workers may take to end by themselves when the pool closes."""
 
@@ -101,6 +105,7 @@ class Dispatcher:
         self._next_number = 0
         self._pace = Pace()
         self._failed_starts = 0
+        self._lost_loads: dict[int, int] = {}
         self._resting = False
         self._closing = False
         self._ended: Counter[str] = Counter()
@@ -348,7 +353,7 @@ class Dispatcher:
         try:
             for kind, body in messages:
                 self._read(slot, kind, body)
-        except (msgspec.MsgspecError, struct.error) as error:
+        except UNREADABLE as error:
             LOG.warning("worker %d sent what no worker sends: %s", slot.process.pid, error)
             slot.process.kill()
             there = False
@@ -374,8 +379,16 @@ class Dispatcher:
         slot.loading = None
         if not loaded.error:
             slot.process.loaded.add(loaded.number)
+            self._lost_loads.pop(loaded.number, None)
             return
         self._refuse(loaded.number, f"the reward cannot be loaded in a worker: {loaded.error}")
+
+    def _lost_load(self, number: int, message: str) -> None:
+        """A worker died while it loaded a reward: by chance, unless it happens again and again."""
+        self._lost_loads[number] = self._lost_loads.get(number, 0) + 1
+        if self._lost_loads[number] >= LOST_LOADS:
+            del self._lost_loads[number]
+            self._refuse(number, message)
 
     def _refuse(self, number: int, message: str) -> None:
         """Fail all jobs of a reward that no worker can load."""
@@ -446,7 +459,7 @@ class Dispatcher:
         if not slot.process.ready:
             self._start_failed(f"{how} while it started")
         elif slot.loading is not None:
-            self._refuse(slot.loading, f"{how} while it loaded the reward")
+            self._lost_load(slot.loading, f"{how} while it loaded the reward")
         elif chunk is not None:
             self._after_death(chunk, now, how)
         self._fill()
@@ -454,12 +467,13 @@ class Dispatcher:
     def _bury(self, slot: _Slot) -> tuple[Now, Chunk | None]:
         """Read what a dead worker left, then remove it; returns its last page."""
         messages, _ = slot.process.receive()
-        for kind, body in messages:
-            if kind == frames.RESULTS:
-                self._read(slot, kind, body)
         now = slot.process.board.read()
-        if slot.chunk is not None and now.chunk == slot.chunk.number:
-            self._results(slot, now.chunk, slot.process.board.written())
+        with contextlib.suppress(*UNREADABLE):  # what is lost with it runs again
+            for kind, body in messages:
+                if kind == frames.RESULTS:
+                    self._read(slot, kind, body)
+            if slot.chunk is not None and now.chunk == slot.chunk.number:
+                self._results(slot, now.chunk, slot.process.board.written())
         self._remove(slot)
         return now, slot.chunk
 

@@ -251,6 +251,7 @@ def _without_details(sealed: Sealed) -> Sealed:
             message=_clean(sealed.message),
             blame=sealed.blame,
             retryable=sealed.retryable,
+            evidence=_clean(sealed.evidence),
         )
     return sealed
 

@@ -12,7 +12,7 @@ import msgspec
 from guerdon.backends.backend import Calls, Results, Sealed
 from guerdon.backends.pool.frames import Result, WireResult
 from guerdon.errors import Blame, FailureKind
-from guerdon.outcome import LARGEST, Failure, failure
+from guerdon.outcome import LARGEST, Failure, Score, check_range, failure
 from guerdon.reward import BaseReward
 
 _numbers = itertools.count(1)
@@ -160,4 +160,6 @@ class Job:
             if not max(low, -LARGEST) <= sealed <= min(high, LARGEST):
                 found = f"a worker sent {sealed}, outside the range of the reward"
                 return failure(FailureKind.BAD_OUTPUT, found, Blame.INFRASTRUCTURE)
+        elif isinstance(sealed, Score):
+            return check_range(sealed, self.reward.value_range)
         return sealed
