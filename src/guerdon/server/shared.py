@@ -71,7 +71,7 @@ class SharedFiles:
         if not self._roots:
             raise MalformedMessage("this server takes no shared memory: send the bytes in a frame")
         path = os.path.abspath(block.file)
-        if path != block.file or not self._allows(path):
+        if path != block.file or not path.isprintable() or not self._allows(path):
             allowed = ", ".join(self._roots)
             raise MalformedMessage(f"shared block {block.file!r} does not lie below {allowed}")
         try:

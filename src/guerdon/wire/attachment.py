@@ -145,8 +145,6 @@ def attach(
         MalformedMessage: an attachment that does not exist, lies outside its frame, or whose size
             does not fit its shape.
     """
-    if not attachments:
-        return list(samples)
     attacher = _Attacher(attachments, bulk, open_shared)
     return [_with_media(sample, attacher.media) for sample in samples]
 

@@ -1,0 +1,324 @@
+"""Media: encoded bytes, arrays in frames, shared memory, files, and their limits."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from guerdon.errors import Blame, FailureKind
+from guerdon.sample import Media, Message, Part, Sample
+from guerdon.wire.attachment import Detached, detach
+from guerdon.wire.codec import encode_msgpack
+from guerdon.wire.frame import frame_start
+from guerdon.wire.protocol import Attachment, ScoreRequest, SharedBlock
+
+SHAPES = [((3, 5, 7), "CHW"), ((5, 7, 3), "HWC"), ((64, 64), "HW")]
+
+
+def frame_of(detached: Detached, **fields: Any) -> bytes:
+    """A frame as a client sends it."""
+    request = ScoreRequest(
+        samples=detached.samples,
+        attachments=detached.attachments,
+        **{"rewards": ["brightness"], **fields},
+    )
+    bulk = bytearray(detached.bulk_bytes)
+    for attachment, part in zip(detached.attachments, detached.parts, strict=True):
+        bulk[attachment.offset : attachment.offset + attachment.size] = part
+    return frame_start(encode_msgpack(request), len(bulk)) + bytes(bulk)
+
+
+def image(array: Any, layout: str = "CHW") -> Media:
+    return Media(kind="image", array=array, layout=layout, value_range="uint8")
+
+
+def png(width: int, height: int) -> bytes:
+    head = struct.pack(">II5B", width, height, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", len(head)) + b"IHDR" + head
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+
+
+@pytest.fixture(params=[True, False], ids=["inline", "worker"])
+def client(serve: Any, rewards: Any, no_bug: Any, request: Any) -> Any:
+    hosting = {"reward": rewards.brightness, "inline": request.param}
+    return serve({"brightness": hosting}, limits={"pixels": 100 * 100, "frames": 4})
+
+
+@pytest.mark.parametrize(("shape", "layout"), SHAPES)
+@pytest.mark.parametrize("dtype", ["|u1", "<f4", ">f4", "<f2"])
+def test_arrays_arrive_bit_for_bit(
+    serve: Any, rewards: Any, no_bug: Any, shape: Any, layout: str, dtype: str
+) -> None:
+    client = serve({"brightness": {"reward": rewards.brightness, "inline": True}})
+    generator = np.random.default_rng(1)
+    arrays = [(generator.random(shape) * 255).astype(dtype) for _ in range(5)]
+    samples = [Sample(images=(image(array, layout),)) for array in arrays]
+    expected = [float(array.mean()) for array in arrays]
+    assert client.score_frame(frame_of(detach(samples))).values == expected
+
+
+def test_strided_arrays_and_shared_ones(client: Any) -> None:
+    base = np.arange(2 * 3 * 8 * 8, dtype=np.uint8).reshape(2, 8, 8, 3)
+    turned = base[0].transpose(2, 0, 1)
+    samples = [Sample(images=(image(turned),)), Sample(images=(image(base[1, ::2], "HWC"),))]
+    samples += [samples[0]]
+    detached = detach(samples)
+    assert len(detached.attachments) == 2
+    expected = [float(turned.mean()), float(base[1, ::2].mean()), float(turned.mean())]
+    assert client.score_frame(frame_of(detached)).values == expected
+
+
+def test_encoded_images_inside_and_outside_the_envelope(client: Any) -> None:
+    samples = [Sample(images=(Media(kind="image", data=png(8, 8) + b"x" * n),)) for n in (0, 5)]
+    expected = [float(len(png(8, 8))), float(len(png(8, 8)) + 5)]
+    request = ScoreRequest(samples=samples, rewards=["brightness"])
+    assert client.score(request).values == expected
+    assert client.score_msgpack(request).values == expected
+    assert client.score_frame(frame_of(detach(samples))).values == expected
+
+
+def test_images_in_messages() -> None:
+    part = Part(media=image(np.zeros((3, 4, 4), np.uint8)))
+    sample = Sample(prompt=(Message("user", (Part(text="look"), part)),), response="a")
+    detached = detach([sample])
+    assert detached.bulk_bytes == 48
+    (message,) = detached.samples[0].prompt or ()
+    assert isinstance(message, Message)
+    assert message.content[1].media.path == "attachment:0"  # type: ignore[union-attr,index]
+
+
+def test_large_frames_reuse_memory_and_stay_right(serve: Any, rewards: Any, no_bug: Any) -> None:
+    """A buffer that is used again must never show through in a later request."""
+    client = serve({"brightness": {"reward": rewards.brightness, "inline": True}})
+    for value in range(12):
+        size = 900 - 60 * value
+        arrays = [np.full((3, size, size), value * 20 + i, np.uint8) for i in range(2)]
+        samples = [Sample(images=(image(array),)) for array in arrays]
+        values = client.score_frame(frame_of(detach(samples))).values
+        assert values == [float(value * 20), float(value * 20 + 1)]
+
+
+@pytest.mark.parametrize(
+    ("media", "part"),
+    [
+        (Media(kind="image", data=png(1000, 1000)), "1000 x 1000 pixels"),
+        (Media(kind="image", data=b"no image at all"), "no format"),
+        (image(np.zeros((3, 101, 101), np.uint8)), "101 x 101 pixels"),
+        (
+            Media(
+                kind="video",
+                array=np.zeros((5, 3, 2, 2), np.uint8),
+                layout="TCHW",
+                value_range="uint8",
+            ),
+            "5 frames",
+        ),
+        (Media(kind="image", path="/etc/hostname"), "media_roots"),
+        (Media(kind="image", path="/there/is/no/such/file"), "media_roots"),
+    ],
+)
+def test_a_sample_over_a_limit_fails_alone(client: Any, media: Media, part: str) -> None:
+    good = Sample(images=(image(np.full((3, 4, 4), 7, np.uint8)),))
+    field = "videos" if media.kind == "video" else "images"
+    bad = Sample(sample_id="bad", **{field: (media,)})
+    first, second = client.score_frame(frame_of(detach([bad, good]))).outcomes
+    assert (first.kind, first.blame) == (FailureKind.BAD_INPUT, Blame.DATA)
+    assert part in first.message
+    assert first.sample == "bad"
+    assert second.value == 7.0
+
+
+def test_files_only_below_an_allowed_root(
+    serve: Any, rewards: Any, no_bug: Any, tmp_path: Path
+) -> None:
+    root, secret = tmp_path / "videos", tmp_path / "secret"
+    root.mkdir()
+    (root / "a.mp4").write_bytes(b"12345")
+    secret.write_bytes(b"secret")
+    (root / "link").symlink_to(secret)
+    (tmp_path / "videos-of-others").write_bytes(b"1")
+    client = serve({"reads": {"reward": rewards.reads, "inline": True}}, media_roots=[str(root)])
+    paths = ["a.mp4", "../secret", "link", "../videos-of-others", "none", "."]
+    samples = [Sample(videos=(Media(kind="video", path=str(root / path)),)) for path in paths]
+    first, *others = client.score(ScoreRequest(samples=samples, rewards=["reads"])).outcomes
+    assert first.value == 5.0
+    assert {other.kind for other in others} == {FailureKind.BAD_INPUT}
+    assert len({other.message for other in others}) == 1, "what is there must not be told"
+
+
+def test_media_hidden_in_metadata_is_refused(serve: Any, rewards: Any, no_bug: Any) -> None:
+    """Files would be read that lie outside the allowed roots."""
+    client = serve({"echo": {"reward": rewards.echo, "inline": True}})
+    hidden = Media(kind="image", path="/etc/hostname")
+    samples = [
+        Sample(response="1", metadata={"deep": [{"er": hidden}]}),
+        Sample(response="2", ground_truth=(hidden,)),
+        Sample(response="3"),
+    ]
+    *lost, kept = client.score_msgpack(ScoreRequest(samples=samples, rewards=["echo"])).outcomes
+    assert [outcome.kind for outcome in lost] == [FailureKind.BAD_INPUT] * 2
+    assert kept.value == 3.0
+    keywords = ScoreRequest(samples=[], rewards=["echo"], keywords={"a": hidden})
+    assert client.score(keywords).status == 400
+
+
+def bad_frames() -> list[tuple[str, bytes]]:
+    sample = Sample(
+        images=(Media(kind="image", path="attachment:0", layout="HW", value_range="uint8"),)
+    )
+
+    def frame(*attachments: Attachment, bulk: bytes = b"1234", **fields: Any) -> bytes:
+        request = ScoreRequest(
+            samples=[sample], rewards=["brightness"], attachments=attachments, **fields
+        )
+        return frame_start(encode_msgpack(request), len(bulk)) + bulk
+
+    right = frame(Attachment(size=4, dtype="|u1", shape=(2, 2)))
+    return [
+        ("empty", b""),
+        ("no magic", b"XXXX" + right[4:]),
+        ("cut short", right[:-1]),
+        ("too long", right + b"x"),
+        ("outside", frame(Attachment(size=4, offset=1, dtype="|u1", shape=(2, 2)))),
+        ("far outside", frame(Attachment(size=4, offset=2**60, dtype="|u1", shape=(2, 2)))),
+        ("wrong shape", frame(Attachment(size=4, dtype="|u1", shape=(2, 3)))),
+        ("huge shape", frame(Attachment(size=4, dtype="|u1", shape=(2**40, 2**40)))),
+        ("objects", frame(Attachment(size=4, dtype="|O", shape=(2, 2)))),
+        ("no such dtype", frame(Attachment(size=4, dtype="<f3", shape=(2, 2)))),
+        ("only a shape", frame(Attachment(size=4, shape=(2, 2)))),
+        ("no attachment", frame()),
+        (
+            "no shared memory",
+            frame(
+                Attachment(size=4, dtype="|u1", shape=(2, 2), shared=SharedBlock("/etc/hostname"))
+            ),
+        ),
+        ("huge envelope", struct.pack("<4sIQ", b"GDN1", 2**32 - 1, 2**63)),
+    ]
+
+
+@pytest.mark.parametrize(("name", "frame"), bad_frames(), ids=[n for n, _ in bad_frames()])
+def test_frames_that_are_malformed(
+    serve: Any, rewards: Any, no_bug: Any, name: str, frame: bytes
+) -> None:
+    client = serve({"brightness": {"reward": rewards.brightness, "inline": True}})
+    answer = client.score_frame(frame)
+    assert (answer.status, str(answer.error.code)) == (400, "malformed"), name
+
+
+@pytest.fixture
+def block() -> Iterator[Path]:
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("there is no /dev/shm here")
+    path = Path("/dev/shm") / f"guerdon-test-{uuid.uuid4().hex}"
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def shared_frame(path: str, offset: int, size: int, shape: tuple[int, ...]) -> bytes:
+    attachment = Attachment(size=size, dtype="|u1", shape=shape, shared=SharedBlock(path, offset))
+    media = Media(kind="image", path="attachment:0", layout="CHW", value_range="uint8")
+    request = ScoreRequest(
+        samples=[Sample(images=(media,))], rewards=["brightness"], attachments=(attachment,)
+    )
+    return frame_start(encode_msgpack(request), 0)
+
+
+def test_shared_memory(client: Any, block: Path) -> None:
+    arrays = np.random.default_rng(2).integers(0, 256, (4, 3, 40, 40), dtype=np.uint8)
+    block.write_bytes(b"x" * 5000 + arrays.tobytes())
+    for number, array in enumerate(arrays):
+        frame = shared_frame(str(block), 5000 + number * 4800, 4800, (3, 40, 40))
+        assert client.score_frame(frame).values == [float(array.mean())]
+    assert block.exists(), "the client owns the file"
+
+
+def test_the_probe_shows_that_the_memory_is_shared(client: Any) -> None:
+    from guerdon.wire.codec import decode_json
+    from guerdon.wire.protocol import ServerCard
+
+    card = decode_json(client.get("/v1/rewards").body, ServerCard).shared_memory
+    assert card is not None
+    assert Path(card.probe).read_text() == card.content
+    assert card.user == os.geteuid()
+    client.server.stop()
+    assert not Path(card.probe).exists()
+
+
+def test_shared_blocks_that_are_refused(client: Any, block: Path, tmp_path: Path) -> None:
+    block.write_bytes(b"x" * 100)
+    link = Path(f"{block}-link")
+    link.symlink_to("/etc/hostname")
+    fifo = Path(f"{block}-fifo")
+    os.mkfifo(fifo)
+    outside = tmp_path / "block"
+    outside.write_bytes(b"x" * 100)
+    try:
+        for path, offset, size in [
+            (str(block), 0, 101),
+            (str(block), 90, 11),
+            (str(block), 2**62, 1),
+            (str(link), 0, 1),
+            (str(fifo), 0, 1),
+            (str(outside), 0, 1),
+            ("/dev/shm/../../etc/hostname", 0, 1),
+            ("/dev/shm", 0, 1),
+            (f"{block}-none", 0, 1),
+            ("relative", 0, 1),
+            ("/dev/shm/nul\0", 0, 1),
+        ]:
+            answer = client.score_frame(shared_frame(path, offset, size, (1, 1, size)))
+            assert (answer.status, str(answer.error.code)) == (400, "malformed"), path
+    finally:
+        link.unlink()
+        fifo.unlink()
+
+
+def test_heads_of_images() -> None:
+    from PIL import Image
+
+    from guerdon.server.picture import Picture, picture_of
+
+    frames = [Image.new("RGB", (37, 23), color) for color in ("red", "lime", "blue")]
+    for name, options, count in [
+        ("PNG", {}, 1),
+        ("JPEG", {}, 1),
+        ("JPEG", {"progressive": True}, 1),
+        ("BMP", {}, 1),
+        ("GIF", {}, 1),
+        ("GIF", {"save_all": True, "append_images": frames[1:]}, 3),
+        ("PNG", {"save_all": True, "append_images": frames[1:]}, 3),
+        ("WEBP", {}, 1),
+        ("WEBP", {"lossless": True}, 1),
+        ("WEBP", {"save_all": True, "append_images": frames[1:]}, 3),
+    ]:
+        file = io.BytesIO()
+        frames[0].save(file, name, **options)
+        assert picture_of(file.getvalue()) == Picture(37, 23, count), (name, options)
+
+
+def test_heads_of_images_cut_anywhere() -> None:
+    from PIL import Image
+
+    from guerdon.errors import BadInput
+    from guerdon.server.picture import picture_of
+
+    for name in ("PNG", "JPEG", "GIF", "WEBP", "BMP"):
+        file = io.BytesIO()
+        Image.new("RGB", (9, 9)).save(file, name)
+        data = file.getvalue()
+        for end in range(len(data)):
+            try:
+                picture = picture_of(data[:end])
+            except BadInput:
+                continue
+            assert (picture.width, picture.height) == (9, 9)
