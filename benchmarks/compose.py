@@ -11,7 +11,6 @@ composition keeps under their names. The bare loop adds up three lists of floats
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import time
@@ -19,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from measure import arguments, machine
 
 from guerdon.compose import (
     Affine,
@@ -113,11 +114,9 @@ def best(rounds: int, work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Time everything and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--samples", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    count, rounds = options.samples, options.rounds
+    options = arguments(__doc__ or "").parse_args()
+    count, rounds = (2_000, 1) if options.smoke else (100_000, 5)
+    print(machine())
     samples = [
         Sample(
             sample_id=str(i),
