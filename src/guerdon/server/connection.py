@@ -6,12 +6,16 @@ import asyncio
 import functools
 from typing import Any
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from guerdon.server.intake import Intake
 from guerdon.server.settings import Limits
 from guerdon.wire.protocol import ErrorBody, ErrorCode, ErrorReply
 
+SOURCE = "guerdon.connection"
+"""Under which the scope of a request has its connection."""
 LARGEST_HEAD = 64 << 10
 """Bytes of the request line and the headers together."""
 
@@ -60,6 +64,7 @@ class Connection(HttpToolsProtocol):
         """The head is there."""
         self._head_came()
         if not self.transport.is_closing():
+            self.scope[SOURCE] = self  # pyright: ignore[reportGeneralTypeIssues]
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -71,6 +76,34 @@ class Connection(HttpToolsProtocol):
         """A request is there."""
         if not self.transport.is_closing():
             super().on_message_complete()
+
+    def take_body(self, scope: Any) -> tuple[bytes | bytearray, bool] | None:
+        """See `guerdon.server.intake.Source`."""
+        cycle = self.cycle
+        if cycle is None or cycle.scope is not scope or cycle.disconnected:
+            return None
+        if cycle.waiting_for_100_continue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        begun, cycle.body = cycle.body, bytearray()
+        cycle.message_event.clear()
+        return begun, cycle.more_body
+
+    def step_aside(self, intake: Intake) -> None:
+        """See `guerdon.server.intake.Source`."""
+        self.transport.set_protocol(intake)
+        self.flow.resume_reading()
+
+    def come_back(self, *, complete: bool) -> None:
+        """See `guerdon.server.intake.Source`."""
+        if self.transport.is_closing():
+            return
+        self.transport.set_protocol(self)
+        if complete:
+            # The parser still waits for the body: another one begins with what follows it.
+            self.parser = httptools.HttpRequestParser(self)
+            self.on_message_complete()
+            self.cycle.message_event.clear()
 
     def _takes(self, size: int) -> bool:
         self._head_bytes += size

@@ -25,7 +25,9 @@ from guerdon.server.body import (
     decompress,
     receive_body,
 )
+from guerdon.server.connection import SOURCE
 from guerdon.server.credentials import Credentials
+from guerdon.server.intake import DIRECT_BYTES, receive_directly
 from guerdon.server.journal import log_request
 from guerdon.server.negotiation import Form, Head, read_head, reply_form
 from guerdon.server.orders import Order, Orders
@@ -150,8 +152,7 @@ class ScoreEndpoint:
         body = Body(self._buffers)
         reserved = self._reserve(UNKNOWN_LENGTH if head.length is None else head.length)
         try:
-            most, pause = self._limits.body_bytes, self._limits.body_seconds
-            await receive_body(receive, body, head.length, most, pause)
+            await self._receive(scope, receive, body, head.length)
             exchange.bytes_in = len(body)
             self._received.inc(len(body))
             reading = await self._read(body, head)
@@ -168,6 +169,19 @@ class ScoreEndpoint:
             body.release()
         exchange.status = 200
         await _send(send, 200, head.reply, payload, exchange)
+
+    async def _receive(
+        self, scope: Any, receive: Receive, body: Body, announced: int | None
+    ) -> None:
+        most, pause = self._limits.body_bytes, self._limits.body_seconds
+        source = scope.get(SOURCE)
+        if source is not None and announced is not None and announced >= DIRECT_BYTES:
+            view = memoryview(body.buffer(announced))[:announced]
+            if await receive_directly(source, scope, view, pause):
+                body.view = view
+                return
+            view.release()
+        await receive_body(receive, body, announced, most, pause)
 
     def _reserve(self, size: int) -> int:
         """Count a body before it is received."""

@@ -153,6 +153,9 @@ def _decode_large(envelope: memoryview, form: Form) -> tuple[ScoreRequest, bool]
     try:
         outline = module.decode(envelope, type=_Outline)
     except (ValueError, RecursionError) as error:
+        if form is Form.JSON and "escape" in str(error):  # msgspec takes no lone surrogates
+            content = bytes(envelope)
+            return _decode(content, form, ScoreRequest), _MARK in content
         raise MalformedMessage(str(error) or "the message is nested too deeply") from None
     pieces = [bytes(raw) for raw in cast("list[msgspec.Raw]", outline.samples)]
     fields: dict[str, Any] = {

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from guerdon.errors import MalformedMessage, UnportableData
+from guerdon.errors import InvalidSample, MalformedMessage, UnportableData
 from guerdon.sample import Media, Message, Part, Sample
 from guerdon.wire.frame import aligned
 from guerdon.wire.protocol import Attachment, SharedBlock
@@ -143,7 +143,7 @@ def attach(
 
     Raises:
         MalformedMessage: an attachment that does not exist, lies outside its frame, or whose size
-            does not fit its shape.
+            does not fit its shape, or whose media does not say what its array means.
     """
     attacher = _Attacher(attachments, bulk, open_shared)
     return [_with_media(sample, attacher.media) for sample in samples]
@@ -175,7 +175,10 @@ class _Attacher:
             content = self._contents[index] = self._content(index)
         if self._attachments[index].dtype is None:
             return replace(media, path=None, data=content)
-        return replace(media, path=None, array=content)
+        try:
+            return replace(media, path=None, array=content)
+        except InvalidSample as error:
+            raise MalformedMessage(f"attachment {index}: {error}") from None
 
     def _content(self, index: int) -> Any:
         """Bytes, or an array that is a view of where the bytes lie."""
