@@ -27,8 +27,9 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._in_body = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a head."""
@@ -41,7 +42,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
-        self._head_came()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -62,7 +63,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there."""
-        self._head_came()
+        self._stop_timer()
+        self._in_body = True
         if not self.transport.is_closing():
             self.scope[SOURCE] = self  # pyright: ignore[reportGeneralTypeIssues]
             super().on_headers_complete()
@@ -74,13 +76,27 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is there."""
-        if not self.transport.is_closing():
-            super().on_message_complete()
+        self._in_body = False
+        if self.transport.is_closing():
+            return
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            # It was refused before its body was there; uvicorn waits for the next without an end.
+            self._stop_timer()
+            self._timer = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
+
+    def on_response_complete(self) -> None:
+        """A reply was sent; what is still coming of the body of its request must not take long."""
+        super().on_response_complete()
+        refused_early = self._in_body and self.cycle.response_complete
+        if refused_early and not self.transport.is_closing():
+            self._stop_timer()
+            self._timer = self.loop.call_later(self.limits.body_seconds, self.transport.close)
 
     def take_body(self, scope: Any) -> tuple[bytes | bytearray, bool] | None:
         """See `guerdon.server.intake.Source`."""
         cycle = self.cycle
-        if cycle is None or cycle.scope is not scope or cycle.disconnected:
+        if cycle.scope is not scope or cycle.disconnected:
             return None
         if cycle.waiting_for_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -114,13 +130,13 @@ class Connection(HttpToolsProtocol):
         return False
 
     def _await_head(self) -> None:
-        self._head_came()
-        self._head_timer = self.loop.call_later(self.limits.header_seconds, self._too_slow)
+        self._stop_timer()
+        self._timer = self.loop.call_later(self.limits.header_seconds, self._too_slow)
 
-    def _head_came(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _too_slow(self) -> None:
         message = f"the head of the request did not come within {self.limits.header_seconds:g} s"

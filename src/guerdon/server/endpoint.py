@@ -285,8 +285,9 @@ class ScoreEndpoint:
 
 
 _ALLOW = ((b"allow", b"POST"),)
-_CLOSING = frozenset({401, 403, 408, 413, 415, 500, 503})
-"""Statuses that may be sent before the body was received: the rest of it is not worth reading."""
+_CLOSING = frozenset({408, 500, 503})
+"""Statuses after which the connection ends. After others the rest of a body is read and dropped: a
+client that is still sending would not see the reply of a server that closes."""
 
 
 def _is_failure(name: str) -> bool:
