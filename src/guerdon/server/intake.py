@@ -1,0 +1,139 @@
+"""A large body, received by the operating system straight into the buffer where it stays.
+
+On the usual way every byte of a body is copied four times: by the event loop into a bytes object,
+by the HTTP parser into another, by uvicorn onto the end of what has come, and into the buffer of
+the request. Here the connection steps aside once the head is read: what is left of the body is read
+into the buffer, and the connection goes on after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Protocol
+
+from guerdon.server.body import Gone
+from guerdon.server.refusal import Refused
+from guerdon.wire.protocol import ErrorCode
+
+DIRECT_BYTES = 256 << 10
+"""Bodies from this size on are received this way."""
+
+
+class Source(Protocol):
+    """A connection that can step aside."""
+
+    def take_body(self, scope: Any) -> tuple[bytes | bytearray, bool] | None:
+        """What has come of the body of this request, and whether more will come; None where the
+        connection is already at another request."""
+        ...
+
+    def step_aside(self, intake: Intake) -> None:
+        """Let the intake have what comes next."""
+        ...
+
+    def come_back(self, *, complete: bool) -> None:
+        """Go on after the body."""
+        ...
+
+
+class Intake(asyncio.BufferedProtocol):
+    """Fills a buffer.
+
+    Args:
+        connection: the protocol that it stands in for.
+        view: where the body goes, as long as the body.
+        end: bytes that are there already.
+    """
+
+    def __init__(self, connection: Any, view: memoryview, end: int) -> None:
+        self._connection = connection
+        self._view = view
+        self.end = end
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """The part that is still empty: what follows the body is not read."""
+        return self._view[self.end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Some of it was filled."""
+        self.end += nbytes
+        if self.end == len(self._view):
+            self._connection.come_back(complete=True)
+            self._finish()
+
+    def eof_received(self) -> bool | None:
+        """The client sends no more, and the body is not whole."""
+        self._finish()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._connection.connection_lost(exc)
+        self._finish()
+
+    def pause_writing(self) -> None:
+        """Something was written that the client does not read."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._connection.resume_writing()
+
+    def release(self) -> None:
+        """Let the buffer go."""
+        self._view.release()
+
+    def _finish(self) -> None:
+        if not self.finished.done():
+            self.finished.set_result(None)
+
+
+async def receive_directly(source: Source, scope: Any, view: memoryview, pause: float) -> bool:
+    """Receive a body of announced length into a buffer.
+
+    Args:
+        source: the connection.
+        scope: of the request.
+        view: as long as the body.
+        pause: seconds that may pass between two pieces.
+
+    Returns:
+        Whether that was possible; else nothing was received yet.
+
+    Raises:
+        Refused: too slow.
+        Gone: the client went away.
+    """
+    found = source.take_body(scope)
+    if found is None:
+        return False
+    begun, more = found
+    view[: len(begun)] = begun
+    if not more:
+        if len(begun) != len(view):
+            raise Gone
+        return True
+    intake = Intake(source, view[:], len(begun))
+    source.step_aside(intake)
+    try:
+        await _until_filled(intake, pause)
+    finally:
+        if intake.end < len(view):
+            source.come_back(complete=False)
+        with contextlib.suppress(BufferError):
+            intake.release()
+    if intake.end < len(view):
+        raise Gone
+    return True
+
+
+async def _until_filled(intake: Intake, pause: float) -> None:
+    while not intake.finished.done():
+        before = intake.end
+        await asyncio.wait({intake.finished}, timeout=pause)
+        if intake.end == before and not intake.finished.done():
+            raise Refused(
+                ErrorCode.TOO_SLOW, f"no part of the body came for {pause:g} s; send it again"
+            )
