@@ -12,6 +12,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -166,6 +167,20 @@ def test_a_value_that_is_not_finite_is_a_failure_of_the_scorer(raw: object) -> N
         ({"score": 1.0, "info": "text"}, "'info' must be a dict"),
         (Score(value=1.0, components={"a": "b"}), "'a'"),  # type: ignore[dict-item]
         (Score(value=1.0, metrics={"a": []}), "'a'"),  # type: ignore[dict-item]
+        (Score(value=1.0, info=["text"]), "'info' must be a dict"),  # type: ignore[arg-type]
+        (Score(value=1.0, spans=((0, 1),)), "holds tuple"),  # type: ignore[arg-type]
+        (Score(value=1.0, spans=(Span("word", 0, 1, 1.0),)), "'word'"),  # type: ignore[arg-type]
+        (Score(value=1.0, spans=(Span("turn", 0.5, 1, 1.0),)), "float"),  # type: ignore[arg-type]
+        (Score(value=1.0, absent={"a": 3}), "'a', which is int"),  # type: ignore[dict-item]
+        (Score(value=1.0, absent={"a": Abstention(reason=3)}), "'reason'"),  # type: ignore[arg-type]
+        (Score(value=1.0, renormalised="no"), "'renormalised'"),  # type: ignore[arg-type]
+        (Score(value=1.0, elapsed="long"), "'elapsed'"),  # type: ignore[arg-type]
+        (Score(value=1.0, reward=None), "'reward'"),  # type: ignore[arg-type]
+        (Score(value=1.0, sample=7), "'sample'"),  # type: ignore[arg-type]
+        (Abstention(reason=None), "'reason'"),  # type: ignore[arg-type]
+        (Abstention(absent={"a": 1.0}), "'a', which is float"),  # type: ignore[dict-item]
+        (Failure(kind="raised", message=5, blame="data"), "'message'"),  # type: ignore[arg-type]
+        (Failure(kind="raised", message="m", blame="data", retryable=1), "'retryable'"),  # type: ignore[arg-type]
         (np.array([1.0]), "ndarray"),
         (np.array([[1.0]]), "ndarray"),
         (np.str_("1"), "str_"),
@@ -281,6 +296,35 @@ def test_a_dict_and_a_score_say_the_same_about_their_numbers() -> None:
     assert from_dict == from_score
     assert isinstance(from_score, Score)
     assert {type(value) for value in from_score.components.values()} == {float, type(None)}
+
+
+def test_the_details_of_a_score_take_the_form_that_every_process_can_read() -> None:
+    lost = Failure(kind="raised", message="m", blame="data")  # type: ignore[arg-type]
+    sealed = seal(
+        Score(
+            value=1.0,
+            components={1: 0.5},  # type: ignore[dict-item]
+            metrics={2: 3},  # type: ignore[dict-item]
+            info={3: "three", "deep": {4: 5}},  # type: ignore[dict-item]
+            spans=[Span("turn", np.int64(0), np.int64(2), np.float32(0.5))],  # type: ignore[arg-type]
+            absent={5: Abstention(absent={6: lost})},  # type: ignore[dict-item]
+        )
+    )
+    assert isinstance(sealed, Score)
+    assert (sealed.components, sealed.metrics) == ({"1": 0.5}, {"2": 3.0})
+    assert sealed.info == {"3": "three", "deep": {4: 5}}
+    (span,) = sealed.spans
+    assert [type(part) for part in (span.start, span.end, span.value)] == [int, int, float]
+    assert sealed.absent == {"5": Abstention(absent={"6": lost})}
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(sealed), type=Score) == sealed
+
+
+def test_outcomes_that_are_plain_already_are_handed_on_as_they_are() -> None:
+    lost = Failure(kind=FailureKind.RAISED, message="m", blame=Blame.DATA, sample="s")
+    gone = Abstention(reason="no units", absent={"a": lost})
+    score = Score(value=1.0, components={"a": None}, absent={"a": lost, "b": gone}, info={"k": 1})
+    for outcome in (lost, gone, score):
+        assert seal(outcome) is outcome
 
 
 def test_a_long_list_of_keys_or_a_long_value_does_not_make_a_long_message() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from operator import index
 from types import CoroutineType
 from typing import Any, Literal, TypeAlias, cast
 
@@ -27,7 +28,12 @@ point noise (a cosine of 1.0000001), never a wrong formula."""
 Range: TypeAlias = tuple[float, float]
 """The closed interval of values that a reward can give; an end may be infinite."""
 
+OUT_OF_MEMORY = "out of memory"
+"""How the message of a `MemoryError` begins; any other crash is what the reward itself reports."""
+
 UNBOUNDED: Range = (-INFINITY, INFINITY)
+SPAN_UNITS = ("token", "char", "turn")
+"""What the ends of a span count."""
 RESERVED_KEYS = frozenset({"score", "components", "spans", "metrics", "info"})
 """Keys of a dict result with a meaning of their own; other numbers are metrics, the rest info."""
 
@@ -251,7 +257,7 @@ def failure_from(error: BaseException) -> Failure:
     if isinstance(error, ConnectionError | TimeoutError):
         return failure(FailureKind.UNAVAILABLE, message, Blame.INFRASTRUCTURE)
     if isinstance(error, MemoryError):
-        return failure(FailureKind.CRASHED, f"out of memory: {message}", Blame.SCORER)
+        return failure(FailureKind.CRASHED, f"{OUT_OF_MEMORY}: {message}", Blame.SCORER)
     return failure(FailureKind.RAISED, message, Blame.SCORER)
 
 
@@ -279,7 +285,7 @@ def seal(raw: object, value_range: Range = UNBOUNDED) -> Outcome:
     if kind is Score:
         return _seal_score(cast("Score", raw), value_range)
     if kind is Abstention or kind is Failure:
-        return cast("Abstention | Failure", raw)
+        return _seal_missed(cast("Abstention | Failure", raw))
     if isinstance(raw, Mapping):
         return _seal_mapping(cast("Mapping[object, object]", raw), value_range)
     if kind is CoroutineType:
@@ -336,22 +342,113 @@ def _seal_number(number: float, value_range: Range) -> Outcome:
 
 
 def _seal_score(score: Score, value_range: Range) -> Outcome:
-    value = score.value
-    if type(value) is float and _are_plain(score.components) and _are_plain(score.metrics):
+    """A score that a reward built: nothing has checked the types of its fields yet."""
+    if _has_plain_numbers(score) and _has_plain_details(score):
         return check_range(score, value_range)
+    value = score.value
     number = as_number(value)
     if number is None:
         return _bad_output(f"the value of the score is {_type_name(value)}: {_shorten(value)}")
     try:
+        _check_fields(score)
         plain = replace(
             score,
             value=number,
             components=_components(score.components) or EMPTY,
+            absent=_absent(score.absent) or EMPTY,
+            spans=_spans(score.spans),
             metrics=_numbers(score.metrics, "metrics") or EMPTY,
+            info=_mapping(score.info, "info") or EMPTY,
         )
     except (TypeError, ValueError) as error:
         return _unusable(error)
     return check_range(plain, value_range)
+
+
+def _has_plain_numbers(score: Score) -> bool:
+    return type(score.value) is float and _are_plain(score.components) and _are_plain(score.metrics)
+
+
+def _has_plain_details(score: Score) -> bool:
+    return (
+        (score.absent is EMPTY or _are_plain_missed(score.absent))
+        and not score.spans
+        and (score.info is EMPTY or _has_text_keys(score.info))
+        and type(score.renormalised) is bool
+        and _is_stamp(score)
+    )
+
+
+def _are_plain_missed(absent: object) -> bool:
+    """Whether no missing child needs a new form."""
+    if type(absent) is not dict:
+        return False
+    for name, lost in cast("dict[object, object]", absent).items():
+        if type(name) is not str or not _is_plain_missed(lost):
+            return False
+    return True
+
+
+def _is_plain_missed(lost: object) -> bool:
+    if type(lost) is Abstention:
+        plain = type(lost.reason) is str
+    elif type(lost) is Failure:
+        plain = (
+            type(lost.message) is str
+            and type(lost.evidence) is str
+            and type(lost.retryable) is bool
+        )
+    else:
+        return False
+    return plain and _is_stamp(lost) and (lost.absent is EMPTY or _are_plain_missed(lost.absent))
+
+
+def _is_stamp(outcome: _Outcome) -> bool:
+    sample = outcome.sample
+    return (
+        type(outcome.reward) is str
+        and type(outcome.fingerprint) is str
+        and (sample is None or type(sample) is str)
+        and type(outcome.elapsed) is float
+    )
+
+
+def _seal_missed(missed: Abstention | Failure) -> Outcome:
+    if _is_plain_missed(missed):
+        return missed
+    try:
+        _check_fields(missed)
+        return replace(missed, absent=_absent(missed.absent) or EMPTY)
+    except (TypeError, ValueError) as error:
+        return _unusable(error)
+
+
+def _check_fields(outcome: Outcome) -> None:
+    """Refuse a field of another type than declared: no process could send it to another one.
+
+    Raises:
+        TypeError: naming the field.
+    """
+    for field in outcome.__struct_fields__:
+        wanted = _FIELD_TYPES.get(field)
+        value = getattr(outcome, field)
+        if wanted is not None and not isinstance(value, wanted):
+            kind = type(outcome).__name__.lower()
+            raise TypeError(f"the field '{field}' of the {kind} is {_type_name(value)}")
+
+
+_FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
+    "reward": (str,),
+    "fingerprint": (str,),
+    "sample": (str, type(None)),
+    "elapsed": (float, int),
+    "renormalised": (bool,),
+    "reason": (str,),
+    "message": (str,),
+    "retryable": (bool,),
+    "evidence": (str,),
+}
+"""Fields of outcomes that take one value and have no form to be brought into."""
 
 
 def _seal_mapping(raw: Mapping[object, object], value_range: Range) -> Outcome:
@@ -408,8 +505,29 @@ def _are_plain(numbers: Mapping[str, object]) -> bool:
         return True
     if type(numbers) is not dict:
         return False
-    values = cast("dict[str, object]", numbers).values()
-    return all(v is None or (type(v) is float and math.isfinite(v)) for v in values)
+    for name, number in cast("dict[object, object]", numbers).items():
+        if type(name) is not str:
+            return False
+        if number is not None and not (type(number) is float and math.isfinite(number)):
+            return False
+    return True
+
+
+def _has_text_keys(mapping: object) -> bool:
+    return type(mapping) is dict and all(
+        type(key) is str for key in cast("dict[object, object]", mapping)
+    )
+
+
+def _absent(raw: object) -> dict[str, Abstention | Failure]:
+    absent: dict[str, Abstention | Failure] = {}
+    for name, item in _mapping(raw, "absent").items():
+        if not isinstance(item, Abstention | Failure):
+            raise TypeError(f"'absent' holds {name!r}, which is {_type_name(item)}, no outcome")
+        _check_fields(item)
+        nested = item.absent
+        absent[name] = item if nested is EMPTY else replace(item, absent=_absent(nested) or EMPTY)
+    return absent
 
 
 def _components(raw: object) -> dict[str, float | None]:
@@ -443,10 +561,21 @@ def _spans(raw: object) -> tuple[Span, ...]:
     if not isinstance(raw, list | tuple):
         raise TypeError(f"'spans' must be a list of Span, got {_type_name(raw)}")
     spans = cast("list[object] | tuple[object, ...]", raw)
-    for span in spans:
-        if not isinstance(span, Span):
-            raise TypeError(f"'spans' holds {_type_name(span)}, not a Span")
-    return tuple(cast("tuple[Span, ...]", spans))
+    return tuple(map(_span, spans))
+
+
+def _span(raw: object) -> Span:
+    if not isinstance(raw, Span):
+        raise TypeError(f"'spans' holds {_type_name(raw)}, not a Span")
+    if raw.unit not in SPAN_UNITS:
+        known = ", ".join(SPAN_UNITS)
+        raise ValueError(f"'spans' holds the unit {_shorten(raw.unit)}, none of {known}")
+    if type(raw.start) is int and type(raw.end) is int and type(raw.value) is float:
+        return raw
+    value = as_number(raw.value)
+    if value is None:
+        raise TypeError(f"'spans' holds a value that is {_type_name(raw.value)}, not a number")
+    return Span(raw.unit, index(raw.start), index(raw.end), value)
 
 
 def _finite_or_none(number: float) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import threading
 import time
 import weakref
@@ -36,12 +37,22 @@ STALL_GRACE_SECONDS = 1.0
 
 
 class Coroutines:
-    """Runs async rewards; one loop and one limit of concurrency per reward."""
+    """Runs async rewards; one loop and one limit of concurrency per reward and process."""
 
     def __init__(self) -> None:
+        self._reset()
+        _ALL.add(self)
+
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._loops: weakref.WeakKeyDictionary[BaseReward, _Loop] = weakref.WeakKeyDictionary()
         weakref.finalize(self, _stop_all, self._loops)
+
+    def forget(self) -> None:
+        """Drop the loops of the process that this one was forked from: their threads are there."""
+        # Kept for ever: closing one here would empty the selector that its thread waits on.
+        _FOREIGN.extend(self._loops.values())
+        self._reset()
 
     def run(self, reward: BaseReward, calls: Calls, limits: Limits) -> Results:
         """See `Backend.run`."""
@@ -79,6 +90,19 @@ class Coroutines:
                 del self._loops[reward]
         loop.discarded = True
         loop.stop()
+
+
+_ALL: weakref.WeakSet[Coroutines] = weakref.WeakSet()
+_FOREIGN: list[_Loop] = []
+"""Loops of the parent, in a forked child."""
+
+
+def _forget_all() -> None:
+    for coroutines in list(_ALL):
+        coroutines.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def _stop_all(loops: weakref.WeakKeyDictionary[BaseReward, _Loop]) -> None:

@@ -288,6 +288,15 @@ class Dispatcher:
                 self._jobs.rotate(-1)
                 if self._give(slot, job):
                     break
+        self._load_ahead()
+
+    def _load_ahead(self) -> None:
+        """Let idle spare workers load what runs now, so that a replacement is ready at once."""
+        for slot in self._slots:
+            if slot.idle:
+                for job in self._jobs:
+                    if self._load_first(slot, job, self._numbers[job.reward]):
+                        break
 
     def _may_work(self, slot: _Slot) -> bool:
         """Spare workers wait until they are needed as a replacement, or for a suspect."""
