@@ -24,7 +24,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -161,11 +161,18 @@ class Load:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[int]:
-    """A server process on a free port; its port."""
+def server(config: str = CONFIG, prepare: Callable[[Path], object] | None = None) -> Iterator[int]:
+    """A server process on a free port; its port.
+
+    Args:
+        config: YAML.
+        prepare: puts further files beside it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "serve.yaml"
-        path.write_text(CONFIG)
+        path.write_text(config)
+        if prepare is not None:
+            prepare(Path(folder))
         log = Path(folder) / "log"
         command = [sys.executable, "-m", "guerdon.cli.main", "serve", str(path)]
         with log.open("wb") as stderr:

@@ -48,7 +48,7 @@ class Bench:
     def __init__(self, batch: Batch, replicas: int = 1, bound: int = 100, **options: Any) -> None:
         self.replicas = [Replica(i) for i in range(replicas)]
         self.running: list[tuple[int, list[str], asyncio.Event]] = []
-        settings: dict[str, Any] = {"whole_groups": False, **options}
+        settings: dict[str, Any] = {"whole_groups": False, "unique_ids": False, **options}
         self.queue = BatchQueue(batch, bound, self.replicas, self._run, **settings)  # type: ignore[arg-type]
 
     async def _run(self, replica: Any, lane: Lane, units: Sequence[Unit]) -> None:
@@ -140,8 +140,18 @@ async def test_lanes_take_turns() -> None:
     assert (await bench.batches())[1:4] == [["a", "b"], ["x", "y"], ["c", "d"]]
 
 
-async def test_equal_ids_of_different_clients_are_in_different_batches() -> None:
+async def test_equal_ids_of_different_clients_share_a_batch() -> None:
     bench = Bench(Batch())
+    bench.put(*texts("0"))
+    for client in "ab":
+        bench.put(Sample(response=client, sample_id="same"))
+    await bench.batches()
+    await bench.end(0)
+    assert (await bench.batches())[1] == ["a", "b"]
+
+
+async def test_but_not_where_a_reward_looks_at_ids() -> None:
+    bench = Bench(Batch(), unique_ids=True)
     bench.put(*texts("0"))
     for client in "ab":
         bench.put(*(Sample(response=f"{client}{i}", sample_id=str(i)) for i in range(2)))

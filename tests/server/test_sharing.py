@@ -206,3 +206,33 @@ def test_callers_with_different_tokens_may_use_the_same_request_id(
         request = ScoreRequest(samples=numbered(number, 1), rewards=["echo"], request_id="id")
         answer = client.score(request, authorization=f"Bearer {token}")
         assert answer.values == [float(number)]
+
+
+@pytest.mark.parametrize("names", ["echo", "named", "sum"])
+def test_ids_that_clients_share_are_their_own(
+    serve: Any, rewards: Any, no_bug: Any, names: str
+) -> None:
+    """In one batch or apart: each client's outcomes and failures bear the ids that it gave."""
+    from guerdon.compose import WeightedSum
+    from guerdon.reward import reward
+
+    @reward(auto_register=False)
+    def named(response: str, sample_id: str) -> float:
+        return float(response) + 0.5 * (sample_id == "s1")
+
+    both = WeightedSum([rewards.echo, rewards.moody.bind()], name="sum")
+    hosted = {"echo": rewards.echo, "named": named, "sum": both}[names]
+    client = serve({"it": {"reward": hosted, "inline": True}})
+
+    def ask(number: int) -> None:
+        texts = (str(number), str(number + 1), "raise")
+        samples = [Sample(response=t, sample_id=f"s{i}") for i, t in enumerate(texts)]
+        first, second, lost = client.score(ScoreRequest(samples=samples, rewards=["it"])).outcomes
+        assert [o.sample for o in (first, second, lost)] == ["s0", "s1", "s2"]
+        extra = {"echo": (0.0, 0.0), "named": (0.0, 0.5), "sum": (1.0, 1.0)}[names]
+        assert (first.value, second.value) == (number + extra[0], number + 1 + extra[1])
+        assert isinstance(lost, Failure)
+        assert all(absent.sample == "s2" for absent in lost.absent.values())
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(ask, range(100)))

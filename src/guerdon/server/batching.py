@@ -66,6 +66,8 @@ class BatchQueue:
         replicas: where batches run.
         run: scores a batch; it must settle every place, whatever happens.
         whole_groups: whether units are groups, of which a batch holds each id once.
+        unique_ids: whether a batch may hold each `sample_id` only once. Clients number their
+            samples alike, so this costs batches much of their size.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class BatchQueue:
         run: Runner,
         *,
         whole_groups: bool,
+        unique_ids: bool,
     ) -> None:
+        self._unique_ids = unique_ids
         self._batch = batch
         self._bound = bound
         self._replicas = replicas
@@ -223,7 +227,7 @@ class BatchQueue:
         """The next batch of a lane; what nobody waits for any more is dropped."""
         taken: list[Unit] = []
         skipped: list[Unit] = []
-        room = _Room(self._batch, whole_groups=self._whole_groups)
+        room = _Room(self._batch, whole_groups=self._whole_groups, unique_ids=self._unique_ids)
         while lane.units and len(skipped) < MOST_SKIPPED:
             unit = lane.units[0]
             if unit.open and not room.fits(unit):
@@ -281,8 +285,9 @@ class BatchQueue:
 class _Room:
     """What still fits into a batch."""
 
-    def __init__(self, batch: Batch, *, whole_groups: bool) -> None:
+    def __init__(self, batch: Batch, *, whole_groups: bool, unique_ids: bool) -> None:
         self._batch = batch
+        self._unique_ids = unique_ids
         self._whole_groups = whole_groups
         self._samples = 0
         self._tokens = 0
@@ -305,15 +310,15 @@ class _Room:
     def takes(self, unit: Unit) -> bool:
         """Take a unit in, unless one of its ids is there already."""
         samples = unit.samples
-        ids = {sample.sample_id for sample in samples if sample.sample_id is not None}
-        if not self._ids.isdisjoint(ids):
+        group = samples[0].group_id
+        if self._whole_groups and group in self._groups:
             return False
-        if self._whole_groups:
-            group = samples[0].group_id
-            if group in self._groups:
+        if self._unique_ids:
+            ids = {sample.sample_id for sample in samples if sample.sample_id is not None}
+            if not self._ids.isdisjoint(ids):
                 return False
-            self._groups.add(group)
-        self._ids |= ids
+            self._ids |= ids
+        self._groups.add(group)
         self._samples += len(samples)
         self._tokens += unit.cost[0]
         self._pixels += unit.cost[1]

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from guerdon.errors import Blame, FailureKind
 from guerdon.fixture import Fixture
 from guerdon.injection import CALL_FIELDS
-from guerdon.outcome import Failure, Outcome, failure
+from guerdon.outcome import EMPTY, Failure, Outcome, failure
 from guerdon.policy import NO_RETRY, Policy
 from guerdon.reward import BaseReward
 from guerdon.sample import Sample
@@ -63,6 +63,7 @@ class Hosted:
         self.hosting = host.hosting
         self.waits = all(leaf.is_async for leaf in leaves(host.reward))
         self.whole_groups = host.reward.scope == "group"
+        self._looks_at_ids = self.whole_groups or any(map(_looks_at_ids, leaves(host.reward)))
         self.record = RewardRecord(name, host.reward.value_range, metrics)
         self.replicas = [
             Replica(index, host.hosting, waits=self.waits) for index in range(host.hosting.replicas)
@@ -74,6 +75,7 @@ class Hosted:
             self.replicas,
             self._run,
             whole_groups=self.whole_groups,
+            unique_ids=self._looks_at_ids,
         )
         partial = self._group_complete if host.hosting.partial_groups else None
         self.groups = GroupTable(self._group_complete, partial)
@@ -290,7 +292,11 @@ class Hosted:
         self.record.batch_begun(len(samples), began - oldest)
         service = cast("Variant", lane.owner).service(replica)
         expires_at = max(place.parcel.expires_at for waiting in places for place in waiting)
-        outcomes = await self._score(service, units[0], samples, expires_at)
+        outcomes = await self._score(service, units[0], _told_apart(samples), expires_at)
+        outcomes = [
+            _of_sample(outcome, sample.sample_id)
+            for outcome, sample in zip(outcomes, samples, strict=True)
+        ]
         if self._was_lost(replica, outcomes):
             replica.failed(time.monotonic())
             units = self._again(lane, units)
@@ -415,6 +421,32 @@ def _broken_group(broken: Place) -> Failure:
     return failure(FailureKind.BAD_INPUT, f"{found} of its group: {why}", Blame.DATA)
 
 
+def _looks_at_ids(leaf: BaseReward) -> bool:
+    """Whether a reward may see the id of a sample."""
+    return not {"sample_id", "sample", "samples"}.isdisjoint(leaf.parameters.named)
+
+
+def _told_apart(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of a batch with an id each: those of several clients may be called the same."""
+    taken: set[str] = set()
+    apart: list[Sample] = []
+    for number, sample in enumerate(samples):
+        while sample.sample_id in taken:
+            sample = replace(sample, sample_id=f"{sample.sample_id}:{number}")
+        if sample.sample_id is not None:
+            taken.add(sample.sample_id)
+        apart.append(sample)
+    return apart
+
+
+def _of_sample(outcome: Outcome, sample_id: str | None) -> Outcome:
+    """The outcome under the id that the client gave the sample."""
+    if outcome.sample == sample_id:
+        return outcome
+    absent = {name: _of_sample(lost, sample_id) for name, lost in outcome.absent.items()}
+    return replace(outcome, sample=sample_id, absent=absent or EMPTY)
+
+
 def _server_failed(error: Exception) -> Failure:
     message = f"the server could not score: {type(error).__name__}: {error}"
     return failure(FailureKind.RAISED, message, Blame.INFRASTRUCTURE)
@@ -437,8 +469,13 @@ def _work(reward: BaseReward) -> str:
 
 
 def _needs(reward: BaseReward) -> Iterable[str]:
+    """Everything that a part may read from a sample; `*` where that may be all of it."""
     for leaf in leaves(reward):
         parameters = leaf.parameters
-        for name in parameters.required:
-            if name not in (*CALL_FIELDS, "sample", "samples", "context"):
+        if parameters.accepts_any:
+            yield "*"
+        for name in parameters.named:
+            if name in ("sample", "samples"):
+                yield "*"
+            elif name not in (*CALL_FIELDS, "context"):
                 yield parameters.single(name)
