@@ -28,8 +28,8 @@ from guerdon.wire.protocol import (
     SharedBlock,
 )
 
-WRITE_BYTES = 256 << 10
-"""How much is handed to the socket at a time: what it does not take at once is copied."""
+SMALL_BYTES = 64 << 10
+"""A body up to this size goes to the socket at once."""
 
 _PLAIN = frozenset({str, type(None)})
 _ENCODER = msgspec.msgpack.Encoder()
@@ -95,17 +95,17 @@ class Body:
 
     @property
     def is_small(self) -> bool:
-        """Whether `start` is all of it, and goes to the socket at once."""
-        return len(self.start) == self.size <= WRITE_BYTES
+        """Whether `start` is all of it, and little."""
+        return len(self.start) == self.size <= SMALL_BYTES
 
-    def chunks(self) -> Iterator[bytes | memoryview]:
-        """The body in pieces that are not larger than a socket likes."""
-        yield from _sliced(memoryview(self.start))
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """The body, piece by piece; parts of media as they lie in memory."""
+        yield self.start
         end = 0
         for attachment, part in zip(self._media.attachments, self._media.parts, strict=False):
             if attachment.offset > end:
                 yield bytes(attachment.offset - end)
-            yield from _sliced(part)
+            yield part
             end = attachment.offset + part.nbytes
 
 
@@ -186,8 +186,3 @@ def _shared(detached: Detached, block: Block) -> tuple[Attachment, ...]:
         replace(attachment, offset=0, shared=SharedBlock(file=block.path, offset=place))
         for attachment, place in zip(detached.attachments, places, strict=True)
     )
-
-
-def _sliced(view: memoryview) -> Iterator[memoryview]:
-    for start in range(0, view.nbytes, WRITE_BYTES):
-        yield view[start : start + WRITE_BYTES]

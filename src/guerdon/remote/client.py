@@ -74,10 +74,14 @@ class Client:
         try:
             while not self._closed.is_set():
                 await self._look_after()
-        finally:
-            self._sender.close()
+        except asyncio.CancelledError:
             await self._session.close()
-            if not self._ended.done():
+            raise
+        else:
+            await self._session.close()
+        finally:  # without awaiting: the loop may be gone by now
+            self._sender.close()
+            if not self._ended.done() and not self._ended.get_loop().is_closed():
                 self._ended.set_result(None)
 
     async def _look_after(self) -> None:

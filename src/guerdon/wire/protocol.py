@@ -293,7 +293,8 @@ class RewardCard(msgspec.Struct, frozen=True, kw_only=True):
         work: `io`, `cpu` or `gpu`.
         deadline: seconds per sample, None without one.
         candidate_fault: failure kinds that a candidate can cause.
-        needs: what it reads from a sample: fields and metadata keys, those of its parts included.
+        needs: what it may read from a sample: fields and metadata keys, those of its parts
+            included; `*` for anything.
         components: names of its parts.
         options: what requests may set.
         whole_groups: whether members of a group wait for each other.
