@@ -1,8 +1,10 @@
 """Async rewards: on loops of their own, bounded, cancelled in time, and never a hang."""
 
 import asyncio
+import contextlib
 import gc
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ import pytest
 from guerdon.backends import coroutines
 from guerdon.backends.backend import Calls, Limits, Results
 from guerdon.backends.coroutines import Coroutines
-from guerdon.outcome import Failure
+from guerdon.outcome import Failure, Score
 from guerdon.reward import BaseReward, FunctionReward
 
 LONG = 1000.0
@@ -513,3 +515,27 @@ def test_nothing_is_logged_about_pending_tasks(
         thread.join(PATIENCE)
         gc.collect()
     assert caplog.records == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_gets_loops_of_its_own(runner: Coroutines) -> None:
+    async def one(response: str) -> float:
+        return 1.0
+
+    reward = made(one)
+    calls = Calls([{"response": "x"}])
+
+    def works() -> bool:
+        (outcome,) = runner.run(reward, calls, Limits.within(PATIENCE)).sealed
+        return isinstance(outcome, Score) and outcome.value == 1.0
+
+    assert works()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            status = int(not works())
+            runner.close()
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert works()

@@ -27,7 +27,6 @@ from guerdon import registry
 from guerdon.backends.backend import Calls, Limits
 from guerdon.backends.inline import InlineBackend
 from guerdon.backends.pool import PoolBackend
-from guerdon.backends.pool import dispatcher as pool_dispatcher
 from guerdon.backends.pool.dispatcher import Dispatcher
 from guerdon.errors import Blame, ConfigError, FailureKind
 from guerdon.outcome import Failure, Outcome, Score
@@ -395,25 +394,21 @@ def test_workers_that_cannot_start_are_reported(
 def test_a_pool_that_can_start_no_further_worker_fails_what_its_last_one_loses(
     monkeypatch: pytest.MonkeyPatch, poison: ModuleType, tmp_path: Path
 ) -> None:
-    pool = PoolBackend(workers=2, spares=0)
-    real = pool_dispatcher.WorkerProcess
-    starts = 0
-
-    def start(*args: Any) -> Any:
-        nonlocal starts
-        starts += 1
-        if starts == 2:
-            monkeypatch.setattr(sys, "executable", shutil.which("false"))
-        return real(*args)
-
-    monkeypatch.setattr(pool_dispatcher, "WorkerProcess", start)
-    hold = poison.hold.bind(folder=str(tmp_path))
+    pool = PoolBackend(workers=1, spares=0, memory_bytes=None)
+    hold = poison.hold
+    calls = Calls([{"response": "a", "folder": str(tmp_path)}])
+    (tmp_path / "go").touch()
+    assert pool.run(hold, calls, Limits()).sealed == [1.0]
+    (tmp_path / "go").unlink()
+    (tmp_path / "began-a").unlink()
+    dispatcher = pool._running()
+    dispatcher._settings = msgspec.structs.replace(dispatcher._settings, workers=2)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with ThreadPoolExecutor(1) as threads:
-        running = threads.submit(pool.run, hold, Calls([{"response": "a"}]), Limits())
-        while starts < 1 + pool_dispatcher.FAILED_STARTS or not (tmp_path / "began-a").exists():
-            time.sleep(0.005)
+        running = threads.submit(pool.run, hold, calls, Limits.within(60.0))
+        wait_until(lambda: dispatcher._resting and (tmp_path / "began-a").exists())
         os.kill(pool.pids()[0], signal.SIGKILL)
-        (lost,) = running.result(60).sealed
+        (lost,) = running.result().sealed
     pool.close()
     assert isinstance(lost, Failure)
     assert (lost.kind, lost.retryable) == (FailureKind.UNAVAILABLE, True)
