@@ -187,6 +187,12 @@ class BaseReward:
         """Further things that decide the value: a model revision, a library's version."""
         return {}
 
+    def warm(self) -> None:
+        """Whatever is slow only the first time: imports, tables.
+
+        A worker calls it once, before its first call and outside every deadline.
+        """
+
     def bound_options(self) -> Mapping[str, Any]:
         """Keywords that win over everything a sample has; see `FunctionReward.bind`."""
         return {}

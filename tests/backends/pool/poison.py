@@ -251,3 +251,22 @@ def load_or_die(folder: str, times: int) -> FatalToLoad:
         (Path(folder) / f"death-{os.getpid()}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return FatalToLoad(folder, times)
+
+
+class SlowToWarm(BaseReward):
+    """Would miss its deadline if its first call had to warm it."""
+
+    auto_register = False
+    deadline = 0.5
+
+    def __init__(self) -> None:
+        self.warmed = 0
+
+    def warm(self) -> None:
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            pass
+        self.warmed += 1
+
+    def call(self, response: str) -> float:
+        return float(self.warmed)

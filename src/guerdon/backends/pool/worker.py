@@ -76,6 +76,7 @@ class Worker:
         error = ""
         try:
             self._rewards[number] = pickle.loads(pickled)
+            self._rewards[number].warm()
             self._limit_memory(self._rewards[number])
         except BaseException as caught:
             error = "; ".join([f"{type(caught).__name__}: {caught}", *broken])
