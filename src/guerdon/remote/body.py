@@ -168,14 +168,17 @@ def _is_without_media(sample: Sample) -> bool:
 
 
 def _is_plain(sample: Sample) -> bool:
-    """Whether a sample holds nothing but text, which needs no other form."""
+    """Whether a sample holds nothing but text and references, which need no other form."""
     return (
         type(sample.response) in _PLAIN
         and type(sample.prompt) in _PLAIN
         and type(sample.ground_truth) in _PLAIN
         and sample.metadata is EMPTY
-        and sample.images is sample.videos is sample.audios is NO_MEDIA
         and sample.response_token_ids is sample.prompt_token_ids is sample.response_mask is None
+        and all(
+            media.array is None and media.data is None
+            for media in (*sample.images, *sample.videos, *sample.audios)
+        )
     )
 
 

@@ -8,16 +8,17 @@ the request. Nothing of it is used.
 from __future__ import annotations
 
 import email.utils
+import math
 import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from guerdon.errors import Blame, FailureKind, MalformedMessage
-from guerdon.outcome import Failure, failure
+from guerdon.outcome import Failure, Score, failure
 from guerdon.remote.declared import ANY
 from guerdon.sample import Sample
-from guerdon.wire.codec import decode_json, decode_msgpack
+from guerdon.wire.codec import TAG, decode_json, decode_msgpack
 from guerdon.wire.protocol import (
     JSON_TYPE,
     MSGPACK_TYPES,
@@ -223,12 +224,37 @@ def _decoded(answer: Answer) -> ScoreReply:
     _check_origin(answer)
     try:
         if _content_type(answer) in MSGPACK_TYPES:
-            return decode_msgpack(answer.body, ScoreReply)
+            return _plain(answer.body) or decode_msgpack(answer.body, ScoreReply)
         if _content_type(answer) == JSON_TYPE:
             return decode_json(answer.body, ScoreReply)
     except MalformedMessage as error:
         raise bad_reply(answer.url, str(error)) from None
     raise bad_reply(answer.url, f"its type is {_content_type(answer)[:SHOWN]!r}")
+
+
+def _plain(body: bytes) -> ScoreReply | None:
+    """A reply of bare outcomes, without the codec's walk over open values; None for others.
+
+    What is left to check is what the types of the outcomes do not: that `elapsed` is finite.
+    """
+    if TAG.encode() in body:
+        return None
+    try:
+        reply = _DECODER.decode(body)
+    except (ValueError, RecursionError):  # the codec says where and why
+        return None
+    finite = math.isfinite(reply.read_ms + reply.total_ms)
+    for result in reply.results:
+        finite = finite and math.isfinite(result.queued_ms + result.scoring_ms)
+        for outcome in result.outcomes:
+            if not math.isfinite(outcome.elapsed) or outcome.absent:
+                return None
+            if type(outcome) is Score and (outcome.info or outcome.metrics or outcome.components):
+                return None
+    return reply if finite else None
+
+
+_DECODER = msgspec.msgpack.Decoder(ScoreReply)
 
 
 def _check_origin(answer: Answer) -> None:

@@ -38,6 +38,7 @@ from guerdon.wire.protocol import (
     ErrorCode,
     RewardCall,
     ScoreRequest,
+    SharedMemory,
 )
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Sender:
         self._session = session
         self._endpoints = endpoints
         self._blocks: dict[str, Blocks] = {}
+        self._directories: dict[SharedMemory | None, str | None] = {}
         # With options bound, the fingerprint is not the one on the card: the first one counts.
         declared = settings.declared.fingerprint
         self._fingerprint = declared if not settings.options or declared == ANY else None
@@ -151,7 +153,10 @@ class Sender:
         """
         if self._settings.shared_memory == "off":
             return None
-        directory = shares_memory(hosted.shared_memory)
+        offer = hosted.shared_memory
+        if offer not in self._directories:
+            self._directories[offer] = shares_memory(offer)
+        directory = self._directories[offer]
         if directory is not None:
             if directory not in self._blocks:
                 self._blocks[directory] = Blocks(directory)
