@@ -33,7 +33,7 @@ from guerdon.outcome import Abstention, Failure, Score
 from guerdon.outcomes import Outcomes
 from guerdon.policy import Assign, Breaker, Budget, Policy, Retry
 from guerdon.reward import BaseReward, Evaluator, FunctionReward
-from guerdon.sample import Sample
+from guerdon.sample import Sample, Unusable
 from guerdon.service import RewardService
 from guerdon.truncation import Truncation
 
@@ -302,6 +302,37 @@ def test_of_samples_with_one_id_the_first_is_scored() -> None:
     assert isinstance(lost, Failure)
     assert lost.message == "sample_id '1' is also that of entry 0"
     assert lost.sample == "1"
+
+
+def test_refused_members_fail_the_rest_of_their_group_where_members_are_compared() -> None:
+    samples: list[Any] = [
+        Sample(response="a", sample_id="1", group_id="g"),
+        Sample(response="b", sample_id="1", group_id="g"),
+        Sample(response="c", group_id="h"),
+        Unusable(problem="line 4: the column 'response' is null", group_id="h", sample_id="4"),
+        Sample(response="d", group_id="i"),
+        "no sample",
+    ]
+    compared = made(lambda responses: [1.0] * len(responses), scope="group")
+    outcomes = score(compared, samples)
+    assert said(outcomes) == ["bad_input"] * 4 + [1.0, "bad_input"]
+    assert [lost.message for lost in outcomes.failures.values()] == [
+        "sample '1' of its group: sample_id '1' is also that of entry 0",
+        "sample_id '1' is also that of entry 0",
+        "sample '4' of its group: line 4: the column 'response' is null",
+        "line 4: the column 'response' is null",
+        "entry 5 is a str, not a Sample",
+    ]
+    assert {str(lost.blame) for lost in outcomes.failures.values()} == {"data"}
+    alone = score(made(lambda response: 1.0), samples)
+    assert said(alone) == [1.0, "bad_input", 1.0, "bad_input", 1.0, "bad_input"]
+
+
+def test_a_group_is_dropped_for_a_row_that_is_no_sample() -> None:
+    samples = [Sample(response="a", group_id="g"), Unusable(problem="torn", group_id="g")]
+    policy = Policy(on={"data": "drop_group"})
+    with RewardService(made(lambda response: 1.0), policy=policy) as service:
+        assert service.score_sync(samples).dropped.tolist() == [True, True]
 
 
 def test_a_missing_argument_names_sample_parameter_and_what_was_there() -> None:

@@ -22,7 +22,7 @@ from guerdon.backends.backend import Backend, Calls, Limits, Results, Sealed, sc
 from guerdon.backends.threads import THREADS
 from guerdon.errors import Blame, ConfigError, FailureKind, InvalidReward
 from guerdon.injection import Arguments, Binder, Call
-from guerdon.outcome import Failure, Outcome, Score, failure, failure_from, seal
+from guerdon.outcome import EMPTY, Failure, Outcome, Score, failure, failure_from, seal
 from guerdon.policy import Retry
 from guerdon.reward import BaseReward, Ready
 from guerdon.sample import Sample
@@ -44,6 +44,8 @@ class Evaluation:
         retry: tries for retryable failures.
         call: where in the run the samples are scored.
         limits: how long the caller waits.
+        broken_groups: groups that lack members which could not be scored at all, and why; rewards
+            with the scope `group` fail for what is left of them.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Evaluation:
         retry: Retry,
         call: Call,
         limits: Limits,
+        broken_groups: Mapping[str, str] = EMPTY,
     ) -> None:
         self._backend_for = backend_for
         self._retry = retry
         self._call = call
         self._limits = limits
+        self._broken_groups = broken_groups
         self._lock = threading.Lock()
         self.leaves: dict[str, list[list[Outcome]]] = {}
         self._running: dict[tuple[int, int], _Running] = {}
@@ -93,7 +97,7 @@ class Evaluation:
         size = SLICE if _gains_nothing_together(reward, backend) else len(samples)
         outcomes: list[Outcome] = []
         for start in range(0, len(samples), size):
-            board = _Board(reward, samples[start : start + size])
+            board = _Board(reward, samples[start : start + size], self._broken_groups)
             try:
                 self._run(backend, board, board.bind(self._call))
             except MISUSE:
@@ -153,9 +157,12 @@ class _Todo(msgspec.Struct, frozen=True):
 class _Board:
     """The samples of one leaf and what is known about each."""
 
-    def __init__(self, reward: BaseReward, samples: Sequence[Sample]) -> None:
+    def __init__(
+        self, reward: BaseReward, samples: Sequence[Sample], broken_groups: Mapping[str, str]
+    ) -> None:
         self.reward = reward
         self._samples = samples
+        self._broken_groups = broken_groups
         self._sealed: list[Sealed | None] = [None] * len(samples)
         self._elapsed = [0.0] * len(samples)
         self._copies: list[tuple[int, int]] = []
@@ -332,6 +339,8 @@ class _Board:
                 self._sealed[position] = _bad_input(
                     f"reward '{self.reward.name}' scores whole groups: the sample needs a group_id"
                 )
+            elif sample.group_id in self._broken_groups:
+                self._sealed[position] = _bad_input(self._broken_groups[sample.group_id])
             else:
                 groups.setdefault(sample.group_id, []).append(position)
         return list(groups.values())

@@ -265,6 +265,25 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.prompt
 
 
+class Unusable(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands in a batch for a row that describes no sample.
+
+    The service gives it a `bad_input` failure, and knows by it that its group is not whole.
+
+    Attributes:
+        problem: what is wrong with the row, for people.
+        sample_id: as far as the row names one.
+        group_id: as far as the row names one.
+
+    Example:
+        >>> Unusable(problem="line 7: the column 'response' is null", group_id="g").sample_id
+    """
+
+    problem: str
+    sample_id: str | None = None
+    group_id: str | None = None
+
+
 def _items(raw: Any) -> Sequence[Any] | None:
     """The items of a list, a tuple or an array (as Parquet gives them); None for anything else."""
     if isinstance(raw, Sequence) and not isinstance(raw, bytes | bytearray | str):

@@ -44,15 +44,18 @@ from guerdon.outcome import (
 from guerdon.outcomes import Outcomes
 from guerdon.policy import Ledger, Policy, settle, worst_end
 from guerdon.reward import BaseReward, run_coroutine
-from guerdon.sample import Sample
+from guerdon.sample import Sample, Unusable
 from guerdon.truncation import Truncation
 
 T = TypeVar("T")
 
+Entry: TypeAlias = Sample | Unusable
+"""What a batch to score holds."""
+
 BackendName: TypeAlias = Literal["auto", "inline", "pool"]
 BACKENDS = ("auto", "inline", "pool")
 
-LARGE_BATCH = 4096
+LARGE_BATCH = 512
 """Samples from which even a pass over them is too long for an event loop."""
 
 ONLY_SAMPLES = frozenset({Sample})
@@ -101,7 +104,7 @@ class RewardService:
 
     async def score(
         self,
-        samples: Iterable[Sample],
+        samples: Iterable[Entry],
         *,
         step: int | None = None,
         split: str = "train",
@@ -112,7 +115,9 @@ class RewardService:
         """Score a batch.
 
         Args:
-            samples: any iterable, in any order; the result keeps it.
+            samples: any iterable, in any order; the result keeps it. Something else than a sample,
+                and a repeated `sample_id`, is a `bad_input` failure in its place; rewards that
+                compare the members of its group fail for all of them.
             step: training step, for schedules and failure budgets.
             split: "train", "validation", ...; chooses the policy.
             run_id: names the run.
@@ -134,14 +139,15 @@ class RewardService:
         self._ledger.check()
         call = Call(step=step, split=split, run_id=run_id, keywords=keywords)
         limits = Limits.within(timeout)
-        evaluation = Evaluation(self._backend_for, policy.retry, call, limits)
         refused = await _off_loop(batch, lambda: _refused(batch))
+        broken = _broken_groups(batch, refused)
+        evaluation = Evaluation(self._backend_for, policy.retry, call, limits, broken)
         accepted = [s for i, s in enumerate(batch) if i not in refused] if refused else batch
-        scored = await self._evaluate(accepted, evaluation, limits)
+        scored = await self._evaluate(cast("list[Sample]", accepted), evaluation, limits)
         outcomes = _merge(scored, self._stamped(refused), len(batch))
         return await _off_loop(batch, lambda: self._settle(batch, outcomes, policy, evaluation))
 
-    def score_sync(self, samples: Iterable[Sample], **arguments: Any) -> Outcomes:
+    def score_sync(self, samples: Iterable[Entry], **arguments: Any) -> Outcomes:
         """As `score`, from sync code: from any thread, with or without a running event loop."""
         return run_coroutine(partial(self.score, samples, **arguments))
 
@@ -183,14 +189,14 @@ class RewardService:
 
     def _settle(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[Entry],
         outcomes: list[Outcome],
         policy: Policy,
         evaluation: Evaluation,
     ) -> Outcomes:
-        known = samples
+        known = cast("Sequence[Sample]", samples)
         if any(type(sample) is not Sample for sample in samples):
-            known = [s if type(s) is Sample else Sample() for s in samples]
+            known = [s if type(s) is Sample else _stand_in(s) for s in samples]
         outcomes = self._finish(outcomes, known)
         worst = worst_end(self.reward.value_range, self.reward.higher_is_better)
         call = evaluation.call
@@ -316,7 +322,7 @@ class RewardService:
             return backend
 
 
-async def _off_loop(samples: Sequence[Sample], work: Callable[[], T]) -> T:
+async def _off_loop(samples: Sequence[Entry], work: Callable[[], T]) -> T:
     """Run work over all samples, on a thread where the batch is large enough to stall a loop."""
     return work() if len(samples) < LARGE_BATCH else await on_thread(work)
 
@@ -368,16 +374,34 @@ def _policies(policy: Policy | Mapping[str, Policy] | None) -> dict[str, Policy]
     return dict(policy)
 
 
-def _listed(samples: Any) -> list[Sample]:
+def _listed(samples: Any) -> list[Entry]:
     """The samples in a list of their own, which the caller cannot change meanwhile."""
     kind = cast("type[object]", type(samples))
     if not issubclass(kind, Iterable) or issubclass(kind, str | bytes | Mapping | Sample):
         hint = ": for columns use score_and_attach" if issubclass(kind, Mapping) else ""
         raise InvalidSample(f"score takes a list of samples, got a {kind.__name__}{hint}")
-    return list(cast("Iterable[Sample]", samples))
+    return list(cast("Iterable[Entry]", samples))
 
 
-def _refused(samples: Sequence[Sample]) -> dict[int, Failure]:
+def _stand_in(entry: object) -> Sample:
+    """A sample with the ids of something that is none."""
+    if isinstance(entry, Unusable):
+        return Sample(sample_id=entry.sample_id, group_id=entry.group_id)
+    return Sample()
+
+
+def _broken_groups(samples: Sequence[Entry], refused: Mapping[int, Failure]) -> dict[str, str]:
+    """The groups of which members were refused, and why the first of them was."""
+    broken: dict[str, str] = {}
+    for position, lost in refused.items():
+        group_id = getattr(samples[position], "group_id", None)
+        if isinstance(group_id, str) and group_id not in broken:
+            name = f"entry {position}" if lost.sample is None else f"sample {lost.sample!r}"
+            broken[group_id] = f"{name} of its group: {lost.message}"
+    return broken
+
+
+def _refused(samples: Sequence[Entry]) -> dict[int, Failure]:
     """Entries that are no samples, and repetitions of a `sample_id`."""
     if ONLY_SAMPLES.issuperset(map(type, samples)):
         ids = [sample.sample_id for sample in samples if sample.sample_id is not None]
@@ -386,7 +410,10 @@ def _refused(samples: Sequence[Sample]) -> dict[int, Failure]:
     refused: dict[int, Failure] = {}
     seen: dict[str, int] = {}
     for position, sample in enumerate(samples):
-        if type(sample) is not Sample:
+        if type(sample) is Unusable:
+            lost = failure(FailureKind.BAD_INPUT, sample.problem, Blame.DATA)
+            refused[position] = replace(lost, sample=sample.sample_id)
+        elif type(sample) is not Sample:
             found = f"entry {position} is a {type(sample).__name__}, not a Sample"
             refused[position] = failure(FailureKind.BAD_INPUT, found, Blame.DATA)
         elif sample.sample_id is not None:

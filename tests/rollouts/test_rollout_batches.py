@@ -158,6 +158,27 @@ def test_groups_come_whole_from_anywhere(tmp_path, batch_size):
     }
 
 
+def test_unusable_members_come_with_their_group(tmp_path):
+    rows = [simple(0), {**simple(1), "response": None}, simple(2), {**simple(3), "sample_id": "s2"}]
+    unknown, batch = by_group(opened(write(tmp_path, [*rows, "{oops"])))
+    assert [item.row for item in unknown] == [4]
+    assert [(item.group_id, item.sample is None) for item in batch] == [
+        ("g0", False),
+        ("g0", True),
+        ("g1", False),
+        ("g1", True),
+    ]
+    assert "'response' is null" in batch[1].problem
+    assert "also that of row 2" in batch[3].problem
+
+
+def test_an_unusable_row_belongs_to_the_group_of_its_prompt(tmp_path):
+    rows = [{"prompt": "2 + 2", "response": text} for text in ("4", None, "5")]
+    ((one, lost, two),) = by_group(opened(write(tmp_path, rows)))
+    assert lost.sample is None
+    assert one.group_id == lost.group_id == two.group_id is not None
+
+
 def test_a_group_that_was_written_in_part_comes_again_as_a_whole(tmp_path):
     path = write(tmp_path, map(simple, range(8)))
     digests = {i.row: i.digest for b in by_group(opened(path), NOTHING) for i in b}

@@ -325,3 +325,43 @@ def test_an_unknown_name_points_to_the_list():
         open_scorer("no_such_reward", [], Conditions())
     with pytest.raises(Misuse, match="no such file"):
         open_scorer("nowhere.yaml", [], Conditions())
+
+
+def with_a_broken_member(*responses, group_id="g"):
+    """Items of one group, the second of which is no sample."""
+    items = items_of(*responses, group_id=group_id)
+    items[1].sample, items[1].problem = None, "the column 'response' is null"
+    for item in items:
+        item.group_id = group_id
+    return items
+
+
+def test_a_broken_member_fails_its_group_where_members_are_compared(rewards):
+    items = [*with_a_broken_member("a", "?", "bb"), *items_of("c", group_id="other")]
+    rows, _ = scored(f"{rewards}:share", items)
+    assert [row["reward"] for row in rows] == [None, None, None, 1.0]
+    assert rows[1]["failure"]["message"] == "line 2: the column 'response' is null"
+    assert rows[0]["failure"]["message"] == "entry 1 of its group: " + rows[1]["failure"]["message"]
+    rows, _ = scored(f"{rewards}:judge", with_a_broken_member("a", "?", "bb"))
+    assert [row["reward"] for row in rows] == [1.0, None, 1.0]
+
+
+def test_the_policy_holds_for_rows_that_are_no_samples(rewards, tmp_path):
+    for action, expected in (
+        ("drop_group", (None, [True, True, True])),
+        ("assign", (0.0, [None, None, None])),
+    ):
+        config = tmp_path / f"{action}.yaml"
+        config.write_text(f"reward: {rewards}:judge\npolicy:\n  on: {{data: {action}}}\n")
+        rows, _ = scored(str(config), with_a_broken_member("a", "?", "bb"))
+        assert (rows[1]["assigned"], [row.get("dropped") for row in rows]) == expected
+
+
+def test_auto_scores_a_broken_row_where_its_group_is_scored(routes):
+    items = with_a_broken_member("a", "?", "bb")
+    for item in (items[0], items[2]):
+        item.sample = Sample(response=item.sample.response, data_source="test-shared", group_id="g")
+    scorer = open_scorer("auto", ["test-shared"], Conditions())
+    rows = asyncio.run(scorer.score(items))
+    assert [row["reward"] for row in rows] == [None, None, None]
+    assert {row["reward_name"] for row in rows} == {"share"}

@@ -133,7 +133,8 @@ class Batches:
             yield batch
 
     def by_group(self, done: Done, batch_size: int) -> Iterator[Batch]:
-        """Batches of whole groups, wherever their members lie; first the rows that are unusable.
+        """Batches of whole groups, wherever their members lie, unusable ones included; first the
+        unusable rows that name no group.
 
         A group of which an earlier run has written only a part comes again as a whole.
 
@@ -150,14 +151,14 @@ class Batches:
 
     def _collect(self, store: GroupStore, done: Done, batch_size: int) -> Iterator[Batch]:
         unusable: Batch = []
-        held: list[tuple[str | None, str, Record]] = []
+        held: list[tuple[str | None, str, str, Record]] = []
         size = 0
         for record in self._input(done):
             item, is_done = self._item(record, done)
-            if item.sample is None:
+            if item.sample is None and item.group_id is None:
                 unusable.extend([] if is_done else [item])
             else:
-                held.append((item.group_id, item.digest, record))
+                held.append((item.group_id, item.digest, item.problem, record))
             size += item.size
             if len(unusable) >= batch_size:
                 yield unusable
@@ -177,8 +178,10 @@ class Batches:
         for group in store.groups():
             if all(map(done.has, group.rows())):
                 continue
-            for digest_, record in group.members():
+            for digest_, problem, record in group.members():
                 item = self._describe(record, digest_)
+                if problem:
+                    item.sample, item.problem = None, problem
                 batch.append(item)
                 size += item.size
             if len(batch) >= batch_size or size >= BATCH_BYTES:

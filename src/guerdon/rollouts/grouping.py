@@ -30,14 +30,14 @@ class Group:
         )
         return [row for (row,) in found]
 
-    def members(self) -> Iterator[tuple[str, Record]]:
-        """Digests and rows of the members, in the order of the input."""
+    def members(self) -> Iterator[tuple[str, str, Record]]:
+        """Digests, problems and rows of the members, in the order of the input."""
         found = self._database.execute(
-            "SELECT digest, row, place, form, packed FROM rows WHERE key = ? ORDER BY row",
+            "SELECT digest, problem, row, place, form, packed FROM rows WHERE key = ? ORDER BY row",
             (self._key,),
         )
-        for digest, *member in found:
-            yield digest, unpack(*member)
+        for digest, problem, *member in found:
+            yield digest, problem.decode("utf-8", "surrogatepass"), unpack(*member)
 
 
 class GroupStore:
@@ -47,7 +47,7 @@ class GroupStore:
         >>> from guerdon.rollouts.record import record_from
         >>> store = GroupStore()
         >>> rows = [record_from(row, f"line {row + 1}", b"{}") for row in range(3)]
-        >>> store.add(zip(["g", None, "g"], ["", "", ""], rows))
+        >>> store.add((group, "", "", row) for group, row in zip(["g", None, "g"], rows))
         >>> [group.rows() for group in store.groups()]
         [[0, 2], [1]]
     """
@@ -63,21 +63,28 @@ class GroupStore:
             self._database.execute(f"PRAGMA {pragma}")
         self._database.execute(
             "CREATE TABLE rows (row INTEGER PRIMARY KEY, key BLOB, place TEXT,"
-            " digest TEXT, form INTEGER, packed BLOB)"
+            " digest TEXT, problem BLOB, form INTEGER, packed BLOB)"
         )
 
-    def add(self, rows: Iterable[tuple[str | None, str, Record]]) -> None:
-        """Keep rows with the ids of their groups and their digests.
+    def add(self, rows: Iterable[tuple[str | None, str, str, Record]]) -> None:
+        """Keep rows with the ids of their groups, their digests and what is wrong with them.
 
         A row without a group is a group of its own.
         """
         packed = [
-            (record.row, _key(group, record.row), record.place, digest, *record.pack())
-            for group, digest, record in rows
+            (
+                record.row,
+                _key(group, record.row),
+                record.place,
+                digest,
+                problem.encode("utf-8", "surrogatepass"),
+                *record.pack(),
+            )
+            for group, digest, problem, record in rows
         ]
         try:
             self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)", packed)
+            self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", packed)
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             raise StorageFailed(

@@ -88,10 +88,14 @@ class RowSample:
         """Sample and group id of a row, as far as it names them."""
         found: dict[str, str] = {}
         for field, column, get, _, _ in self._plan:
-            value = get(row) if field in IDS else None
-            if value is not None and value is not ABSENT:
-                with contextlib.suppress(BadRow):
+            value = get(row)
+            if value is None or value is ABSENT:
+                continue
+            with contextlib.suppress(BadRow):
+                if field in IDS:
                     found[field] = _identifier(value, column)
+                elif field == "prompt" and value and self._layout.group_by_prompt:
+                    found["group_id"] = _prompt_group(_text(value, column))
         return found.get("sample_id"), found.get("group_id")
 
     def _metadata(self, row: Row) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import msgspec
 from guerdon import registry
 from guerdon.errors import Blame, FailureKind, ScoringFailed, UnknownReward
 from guerdon.fingerprint import digest
-from guerdon.outcome import Failure, Outcome, failure
+from guerdon.outcome import Outcome, failure
 from guerdon.outcomes import Outcomes
 from guerdon.policy import Action, Policy, settle, worst_end
 from guerdon.reward import BaseReward
 from guerdon.rollouts.misuse import Misuse
 from guerdon.rollouts.outcome_row import Item, OutcomeRow, outcome_row
+from guerdon.sample import Sample, Unusable
 from guerdon.service import RewardService
 
 AUTO = "auto"
@@ -121,8 +122,7 @@ class RewardScorer:
 
     async def score(self, batch: Sequence[Item]) -> list[OutcomeRow]:
         """See `Scorer.score`."""
-        items = [item for item in batch if item.sample is not None]
-        samples = [item.sample for item in items]
+        samples = [unusable(item) if item.sample is None else item.sample for item in batch]
         stopped: ScoringFailed | None = None
         try:
             outcomes = await self._service.score(
@@ -135,7 +135,8 @@ class RewardScorer:
             stopped = error
             reward = self._service.reward
             worst = worst_end(reward.value_range, reward.higher_is_better)
-            outcomes = settle(self._lenient, error.outcomes, samples, worst)
+            known = [Sample(sample_id=item.sample_id, group_id=item.group_id) for item in batch]
+            outcomes = settle(self._lenient, error.outcomes, known, worst)
         rows = self._rows(batch, outcomes)
         if stopped is not None:
             raise Stopped(str(stopped), outcomes, rows)
@@ -149,15 +150,10 @@ class RewardScorer:
         assigned, dropped = outcomes.assigned, outcomes.dropped
         values = assigned.values.tolist() if assigned.mask.any() else None
         given = assigned.mask.tolist()
-        scored = zip(outcomes, range(len(outcomes)), dropped.tolist(), strict=True)
         rows: list[OutcomeRow] = []
-        for item in batch:
-            if item.sample is None:
-                rows.append(self._row(item, unusable(item)))
-                continue
-            outcome, position, is_dropped = next(scored)
+        for position, (item, outcome) in enumerate(zip(batch, outcomes, strict=True)):
             value = values[position] if values is not None and given[position] else None
-            rows.append(self._row(item, outcome, value, is_dropped))
+            rows.append(self._row(item, outcome, value, bool(dropped[position])))
         return rows
 
     def _row(
@@ -219,8 +215,15 @@ class RoutedScorer:
         """See `Scorer.score`."""
         parts: dict[int, tuple[RewardScorer, list[Item]]] = {}
         rows: dict[int, OutcomeRow] = {}
-        for item in batch:
-            scorer = self._for(item)
+        chosen = [self._for(item) for item in batch]
+        of_group: dict[str | None, RewardScorer] = {
+            item.group_id: scorer
+            for item, scorer in zip(batch, chosen, strict=True)
+            if scorer is not None and item.group_id is not None
+        }
+        for item, own in zip(batch, chosen, strict=True):
+            # A row that cannot be read goes to where its group is scored, which is not whole then.
+            scorer = own or (of_group.get(item.group_id) if item.sample is None else None)
             if scorer is None:
                 rows[item.row] = self._lost(item)
             else:
@@ -247,7 +250,8 @@ class RoutedScorer:
         return scorer
 
     def _lost(self, item: Item) -> OutcomeRow:
-        return outcome_row(item, unusable(item), reward=self.name, fingerprint=self.fingerprint)
+        lost = failure(FailureKind.BAD_INPUT, unusable(item).problem, Blame.DATA)
+        return outcome_row(item, lost, reward=self.name, fingerprint=self.fingerprint)
 
     def _scorer(self, source: str) -> RewardScorer | None:
         if source in self._unrouted:
@@ -319,10 +323,13 @@ def leaves(reward: BaseReward) -> Iterator[BaseReward]:
     return (node for node in nodes(reward) if not node.children)
 
 
-def unusable(item: Item) -> Failure:
-    """The failure of a row that cannot be scored."""
-    lost = failure(FailureKind.BAD_INPUT, f"{item.place}: {item.problem}", Blame.DATA)
-    return msgspec.structs.replace(lost, sample=item.sample_id)
+def unusable(item: Item) -> Unusable:
+    """What stands for a row that cannot be scored."""
+    return Unusable(
+        problem=f"{item.place}: {item.problem}",
+        sample_id=item.sample_id,
+        group_id=item.group_id,
+    )
 
 
 def _reward_scorer(
