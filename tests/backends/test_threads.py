@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from guerdon.backends import threads
-from guerdon.backends.threads import Threads
+from guerdon.backends.threads import TURN_SECONDS, Threads
 
 PATIENCE = 30.0
 
@@ -97,3 +97,15 @@ THREADS.submit(hang)
 started.wait(30)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_turns_are_short_while_a_thread_computes_and_as_before_afterwards() -> None:
+    before = sys.getswitchinterval()
+    threads, release = Threads("turns"), threading.Event()
+    during = [threads.submit(lambda: (sys.getswitchinterval(), release.wait())) for _ in range(3)]
+    release.set()
+    assert {future.result(PATIENCE)[0] for future in during} == {pytest.approx(TURN_SECONDS)}
+    assert threads.submit(lambda: 1 / 1).result(PATIENCE) == 1.0
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 / 0).result(PATIENCE)
+    assert sys.getswitchinterval() == pytest.approx(before)
