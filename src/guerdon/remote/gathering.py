@@ -120,7 +120,7 @@ class Gatherer:
         """Start requests while there are calls that have waited enough, and room."""
         for key, lane in list(self._lanes.items()):
             while lane.due and (self._spans or self._in_flight < self._slots):
-                pieces = lane.take(self._settings.batch_size, self._whole_groups)
+                pieces = lane.take(self._settings, self._whole_groups)
                 if not lane.pieces:
                     lane.due = False
                     del self._lanes[key]
@@ -171,6 +171,7 @@ class _Piece:
     def __init__(self, positions: list[int], samples: Sequence[Sample]) -> None:
         self.positions = positions
         self.samples = [samples[i] for i in positions]
+        self.media_bytes = sum(map(_media_bytes, self.samples))
         self.outcomes: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
 
     @property
@@ -205,7 +206,7 @@ class _Lane:
         """How many samples wait here."""
         return sum(len(piece.samples) for piece in self.pieces)
 
-    def take(self, size: int, whole_groups: bool) -> list[_Piece]:
+    def take(self, settings: Settings, whole_groups: bool) -> list[_Piece]:
         """The pieces of the next request.
 
         Samples of two calls with one id, and two groups with one id that are not one group, may
@@ -215,22 +216,24 @@ class _Lane:
         left: list[_Piece] = []
         names: set[str] = set()
         groups: set[str] = set()
-        total = 0
+        samples = media = 0
         for piece in self.pieces:
             if piece.outcomes.done():  # cancelled while it waited
                 continue
-            fits = not taken or total + len(piece.samples) <= size
-            if (
-                fits
+            fits = not taken or (
+                samples + len(piece.samples) <= settings.batch_size
+                and media + piece.media_bytes <= settings.batch_bytes
                 and names.isdisjoint(piece.names)
-                and (not whole_groups or groups.isdisjoint(piece.groups))
-            ):
-                taken.append(piece)
-                names |= piece.names
-                groups |= piece.groups
-                total += len(piece.samples)
-            else:
+                and not (whole_groups and groups & piece.groups)
+            )
+            if not fits:
                 left.append(piece)
+                continue
+            taken.append(piece)
+            names |= piece.names
+            groups |= piece.groups
+            samples += len(piece.samples)
+            media += piece.media_bytes
         self.pieces = left
         return taken
 

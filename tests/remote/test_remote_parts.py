@@ -1,0 +1,208 @@
+"""Addresses, blocks of shared memory, what travels of a sample."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from guerdon.errors import ConfigError
+from guerdon.remote import blocks
+from guerdon.remote.address import Address, addresses
+from guerdon.remote.blocks import Block, Blocks, shares_memory
+from guerdon.remote.body import Body, Media, with_arrays
+from guerdon.remote.needs import Needs
+from guerdon.sample import Media as SampleMedia
+from guerdon.sample import Sample
+from guerdon.wire.attachment import attach
+from guerdon.wire.codec import decode_msgpack
+from guerdon.wire.frame import split_frame
+from guerdon.wire.protocol import ScoreRequest, SharedMemory
+
+URLS = {
+    "http://127.0.0.1:8300": ("http://127.0.0.1:8300", None),
+    "http://host/": ("http://host", None),
+    "https://host/prefix/": ("https://host/prefix", None),
+    "http://:secret@host:1": ("http://host:1", "secret"),
+    "http://secret@host:1": ("http://host:1", "secret"),
+    "http://name:secret@host:1": ("http://host:1", "secret"),
+    "http://:s%40cret@[::1]:1": ("http://[::1]:1", "s@cret"),
+}
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_urls(url: str) -> None:
+    address = Address.parse(url)
+    assert (address.url, address.token) == URLS[url]
+    assert "secret" not in f"{address!r} {address}"
+    assert Address.parse("http://host", "other").token == "other"
+
+
+@pytest.mark.parametrize("urls", ["http://a,http://a", "http://a,", [], "http://:t%0Ax@a"])
+def test_urls_that_cannot_be(urls: str | list[str]) -> None:
+    with pytest.raises(ConfigError):
+        addresses(urls)
+
+
+def offer(directory: Path, **changes: object) -> SharedMemory:
+    probe = directory / "probe"
+    probe.write_text("random text")
+    fields = {
+        "directories": (str(directory),),
+        "probe": str(probe),
+        "content": "random text",
+        "user": os.geteuid(),
+        **changes,
+    }
+    return SharedMemory(**fields)  # type: ignore[arg-type]
+
+
+def test_who_shares_memory(tmp_path: Path) -> None:
+    assert shares_memory(offer(tmp_path)) == str(tmp_path)
+    assert shares_memory(None) is None
+    assert shares_memory(offer(tmp_path, content="of another host")) is None
+    assert shares_memory(offer(tmp_path, user=os.geteuid() + 1)) is None
+    assert shares_memory(offer(tmp_path, probe=str(tmp_path / "absent"))) is None
+    assert shares_memory(offer(tmp_path, directories=())) is None
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "probe")
+    assert shares_memory(offer(tmp_path, probe=str(link))) is None
+
+
+def test_blocks_are_used_again(tmp_path: Path) -> None:
+    pool = Blocks(str(tmp_path))
+    first = pool.take(100)
+    assert first is not None
+    other = pool.take(100)
+    assert other is not None
+    assert other is not first
+    pool.give_back(first, answered=True)
+    assert pool.take(100) is first
+    pool.give_back(first, answered=True)
+    assert pool.take(50 * blocks.SIZES) is not first, "it is too small"
+    pool.give_back(other, answered=False)
+    assert not Path(other.path).exists(), "the server may still read it"
+    pool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_hold_no_more_than_they_may(tmp_path: Path) -> None:
+    pool = Blocks(str(tmp_path), kept_bytes=2 * blocks.SIZES)
+    taken = [pool.take(1) for _ in range(4)]
+    for block in taken:
+        assert block is not None
+        pool.give_back(block, answered=True)
+    assert len(list(tmp_path.iterdir())) == 2
+    pool.close()
+
+
+def test_a_full_memory_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(blocks.os, "posix_fallocate", full)
+    assert Blocks(str(tmp_path)).take(100) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from guerdon.remote.blocks import Blocks; "
+        f"pool = Blocks({str(tmp_path)!r}); pool.take(10); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    living = Block(str(tmp_path), blocks.SIZES)
+    assert len(list(tmp_path.iterdir())) == 2
+    sweep = f"from guerdon.remote.blocks import Blocks; Blocks({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", sweep], check=True)
+    assert [str(path) for path in tmp_path.iterdir()] == [living.path]
+    living.remove()
+
+
+def test_a_block_holds_what_was_written(tmp_path: Path) -> None:
+    block = Block(str(tmp_path), blocks.SIZES)
+    parts = [memoryview(os.urandom(size)) for size in (1, 63, 64, 1000)]
+    places = block.write(parts)
+    content = Path(block.path).read_bytes()
+    for place, part in zip(places, parts, strict=True):
+        assert place % 64 == 0
+        assert content[place : place + len(part)] == part
+    block.remove()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_body_is_what_it_says(count: int) -> None:
+    random = np.random.default_rng(count)
+    arrays = [random.integers(0, 255, (n + 3, 5, 3)).astype(np.uint8) for n in range(count)]
+    samples = [
+        Sample(images=(SampleMedia(kind="image", array=a, layout="HWC", value_range="uint8"),))
+        for a in arrays
+    ]
+    media = Media(samples, None)
+    body = Body(ScoreRequest(samples=samples, rewards=["r"]), media)
+    content = b"".join(map(bytes, body.pieces()))
+    assert len(content) == body.size
+    if not count:
+        assert decode_msgpack(content, ScoreRequest).samples == []
+        return
+    frame = split_frame(memoryview(content))
+    request = decode_msgpack(bytes(frame.envelope), ScoreRequest)
+    found = attach(request.samples, request.attachments, frame.bulk, lambda *_: memoryview(b""))
+    for sample, array in zip(found, arrays, strict=True):
+        assert np.array_equal(sample.images[0].array, array)
+
+
+class Tensor:
+    """As much of a torch tensor as a client looks at."""
+
+    def __init__(self, array: np.ndarray, *, has_numpy: bool = True) -> None:
+        self.array = array
+        self.shape = array.shape
+        self.dtype = "torch.bfloat16"
+        self.has_numpy = has_numpy
+
+    def detach(self) -> Tensor:
+        return self
+
+    def cpu(self) -> Tensor:
+        return self
+
+    def numpy(self) -> np.ndarray:
+        if not self.has_numpy:
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.array
+
+
+def test_tensors_travel_as_arrays() -> None:
+    array = np.zeros((3, 4, 4), np.float32)
+
+    def media(tensor: Tensor) -> Sample:
+        return Sample(
+            images=(SampleMedia(kind="image", array=tensor, layout="CHW", value_range="0..1"),)
+        )
+
+    assert with_arrays(media(Tensor(array))).images[0].array is array
+    kept = media(Tensor(array, has_numpy=False))
+    assert isinstance(with_arrays(kept).images[0].array, Tensor)
+
+
+def test_only_heavy_things_that_nobody_reads_stay_here() -> None:
+    image = SampleMedia(kind="image", data=b"png")
+    sample = Sample(
+        response="r",
+        images=(image,),
+        response_token_ids=[1, 2],
+        metadata={"level": 1, "client": object()},
+    )
+    trimmed = Needs.of(["response"]).trimmed(sample)
+    assert (trimmed.images, trimmed.response_token_ids) == ((), None)
+    assert trimmed.metadata == {"level": 1}
+    for needs in (Needs.of(["*"]), Needs.of(["response"], has_parts=True), Needs()):
+        assert needs.trimmed(sample) is sample
+    asked = Needs.of(["images", "completion_ids", "client"])
+    assert asked.trimmed(sample) is sample
+    assert Needs.of(["metadata"]).trimmed(sample) is sample
