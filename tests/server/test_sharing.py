@@ -236,3 +236,23 @@ def test_ids_that_clients_share_are_their_own(
 
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(ask, range(100)))
+
+
+def test_workers_that_cannot_start_are_unavailable(serve: Any, rewards: Any, no_bug: Any) -> None:
+    """The samples wait for another try once; the reward is said to have failed."""
+    hosting = {
+        "reward": rewards.echo,
+        "environment": {"PYTHONHOME": "/there/is/no/python/here"},
+        "retry": {"attempts": 1},
+    }
+    client = serve({"echo": hosting, "fine": {"reward": rewards.echo, "inline": True}})
+    outcomes = client.score(ScoreRequest(samples=numbered(0, 3), rewards=["echo"])).outcomes
+    for outcome in outcomes:
+        assert (outcome.kind, outcome.blame) == (FailureKind.UNAVAILABLE, Blame.INFRASTRUCTURE)
+        assert outcome.retryable
+    broken, fine = client.status()["rewards"]
+    assert broken["batches_total"] == 2
+    assert not broken["replicas"][0]["healthy"]
+    assert fine["replicas"][0]["healthy"]
+    assert client.get("/readyz").status == 503
+    assert client.score(ScoreRequest(samples=numbered(0, 3), rewards=["fine"])).values == [0, 1, 2]

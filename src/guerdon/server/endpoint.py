@@ -63,10 +63,8 @@ class Exchange:
         self.request_id = request_id
         self.began = time.perf_counter()
         self.caller = ""
-        self.status = 0
         self.code = ""
         self.bytes_in = 0
-        self.bytes_out = 0
         self.read_ms = 0.0
         self.rewards: list[str] = []
         self.samples = 0
@@ -76,6 +74,33 @@ class Exchange:
     def elapsed_ms(self) -> float:
         """Since the first byte."""
         return (time.perf_counter() - self.began) * 1000.0
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What is sent.
+
+    Attributes:
+        status: of HTTP.
+        form: of the payload.
+        payload: the body.
+        headers: beside those that every reply has.
+    """
+
+    status: int
+    form: Form
+    payload: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    async def send(self, send: Send, request_id: str) -> None:
+        """Send it."""
+        headers = [
+            (b"content-type", self.form.value.encode()),
+            (b"content-length", str(len(self.payload)).encode()),
+            *standard_headers(request_id),
+            *self.headers,
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.payload})
 
 
 class ScoreEndpoint:
@@ -117,22 +142,21 @@ class ScoreEndpoint:
         """Serve one request."""
         headers: Headers = dict(scope["headers"])
         exchange = Exchange(self.request_id(headers))
+        reply: Reply | None = None
         self._metrics.in_flight.inc()
         try:
-            if scope["method"] != "POST":
-                raise Refused(
-                    ErrorCode.METHOD_NOT_ALLOWED, f"send POST to {SCORE_PATH}", headers=_ALLOW
-                )
-            await self._serve(scope, headers, receive, send, exchange)
+            reply = await self._serve(scope, headers, receive, exchange)
         except Refused as refused:
-            await self.refuse(refused, headers, send, exchange)
+            reply = self._refusal(refused, headers, exchange)
         except Gone:
             exchange.code = "client_gone"
         except Exception as error:
-            await self._fail(error, headers, send, exchange)
-        finally:
+            reply = self._failed(error, headers, exchange)
+        finally:  # noted before it is sent: who has the reply finds it counted
             self._metrics.in_flight.dec()
-            self._note(exchange)
+            self._note(exchange, reply)
+        if reply is not None:
+            await reply.send(send, exchange.request_id)
 
     def request_id(self, headers: Mapping[bytes, bytes]) -> str:
         """The id that the request came with, or a new one."""
@@ -142,8 +166,12 @@ class ScoreEndpoint:
         return f"{self._server_id}-{next(self._numbers)}"
 
     async def _serve(
-        self, scope: Any, headers: Headers, receive: Receive, send: Send, exchange: Exchange
-    ) -> None:
+        self, scope: Any, headers: Headers, receive: Receive, exchange: Exchange
+    ) -> Reply:
+        if scope["method"] != "POST":
+            raise Refused(
+                ErrorCode.METHOD_NOT_ALLOWED, f"send POST to {SCORE_PATH}", headers=_ALLOW
+            )
         exchange.caller = self._credentials.caller(headers, scope["query_string"])
         if self._orders.draining:
             raise Refused(ErrorCode.DRAINING, "the server ends: ask another one", retry_after=1.0)
@@ -167,8 +195,7 @@ class ScoreEndpoint:
         finally:
             self.bytes_in_flight -= reserved
             body.release()
-        exchange.status = 200
-        await _send(send, 200, head.reply, payload, exchange)
+        return Reply(200, head.reply, payload)
 
     async def _receive(
         self, scope: Any, receive: Receive, body: Body, announced: int | None
@@ -232,11 +259,11 @@ class ScoreEndpoint:
             self._orders.leave(order)
             raise Gone
 
-    async def refuse(
-        self, refused: Refused, headers: Mapping[bytes, bytes], send: Send, exchange: Exchange
-    ) -> None:
-        """Send why a request is not served."""
-        exchange.status, exchange.code = refused.status, str(refused.code)
+    def _refusal(
+        self, refused: Refused, headers: Mapping[bytes, bytes], exchange: Exchange
+    ) -> Reply:
+        """Why a request is not served."""
+        exchange.code = str(refused.code)
         self._metrics.refusals.labels(str(refused.code)).inc()
         more = list(refused.headers)
         if refused.retry_after is not None:
@@ -246,11 +273,11 @@ class ScoreEndpoint:
             more.append((b"connection", b"close"))
         form = _error_form(headers)
         payload = form.encode(refused.reply(exchange.request_id))
-        await _send(send, refused.status, form, payload, exchange, more)
+        return Reply(refused.status, form, payload, tuple(more))
 
-    async def _fail(
-        self, error: Exception, headers: Mapping[bytes, bytes], send: Send, exchange: Exchange
-    ) -> None:
+    def _failed(
+        self, error: Exception, headers: Mapping[bytes, bytes], exchange: Exchange
+    ) -> Reply:
         logging.getLogger("guerdon.server").exception(
             "request %s failed", exchange.request_id, exc_info=error
         )
@@ -258,27 +285,29 @@ class ScoreEndpoint:
             "the server has a bug; its log has the cause under the request id "
             f"{exchange.request_id!r}"
         )
-        await self.refuse(Refused(ErrorCode.INTERNAL, message), headers, send, exchange)
+        return self._refusal(Refused(ErrorCode.INTERNAL, message), headers, exchange)
 
-    def _note(self, exchange: Exchange) -> None:
-        self._sent.inc(exchange.bytes_out)
-        self._by_status(str(exchange.status)).inc()
+    def _note(self, exchange: Exchange, reply: Reply | None) -> None:
+        """Count and log what became of a request; 0 is the status where nobody waits for it."""
+        status, bytes_out = (0, 0) if reply is None else (reply.status, len(reply.payload))
+        self._sent.inc(bytes_out)
+        self._by_status(str(status)).inc()
         self._metrics.request_seconds.observe(exchange.elapsed_ms / 1000.0)
-        fine = exchange.status == 200 and not any(map(_is_failure, exchange.outcomes))
+        fine = status == 200 and not any(map(_is_failure, exchange.outcomes))
         if fine and not self._log_all:
             return
-        level = logging.INFO if exchange.status < 500 else logging.ERROR
+        level = logging.INFO if status < 500 else logging.ERROR
         log_request(
             level,
             exchange.code or "scored",
             request_id=exchange.request_id,
             caller=exchange.caller,
-            status=exchange.status,
+            status=status,
             rewards=exchange.rewards,
             samples=exchange.samples,
             outcomes=exchange.outcomes,
             bytes_in=exchange.bytes_in,
-            bytes_out=exchange.bytes_out,
+            bytes_out=bytes_out,
             read_ms=round(exchange.read_ms, 3),
             total_ms=round(exchange.elapsed_ms, 3),
         )
@@ -326,25 +355,6 @@ def _error_form(headers: Mapping[bytes, bytes]) -> Form:
         return reply_form(headers.get(b"accept", b""))
     except Refused:
         return Form.JSON
-
-
-async def _send(
-    send: Send,
-    status: int,
-    form: Form,
-    payload: bytes,
-    exchange: Exchange,
-    more: list[tuple[bytes, bytes]] | None = None,
-) -> None:
-    exchange.bytes_out = len(payload)
-    headers = [
-        (b"content-type", form.value.encode()),
-        (b"content-length", str(len(payload)).encode()),
-        *standard_headers(exchange.request_id),
-        *(more or ()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": payload})
 
 
 def standard_headers(request_id: str) -> list[tuple[bytes, bytes]]:

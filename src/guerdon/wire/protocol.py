@@ -47,7 +47,7 @@ MSGPACK_TYPES = (MSGPACK_TYPE, "application/msgpack", "application/x-msgpack")
 FRAME_TYPE = "application/vnd.guerdon.frame"
 
 ENCODINGS = ("zstd", "gzip")
-"""What `Content-Encoding` of a request may be, and `Accept-Encoding` may ask for."""
+"""What `Content-Encoding` of a request may be; replies are small, and not compressed."""
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
