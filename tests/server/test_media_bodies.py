@@ -322,3 +322,71 @@ def test_heads_of_images_cut_anywhere() -> None:
             except BadInput:
                 continue
             assert (picture.width, picture.height) == (9, 9)
+
+
+def box(kind: bytes, *content: bytes, wide: bool = False) -> bytes:
+    inside = b"".join(content)
+    if wide:
+        return struct.pack(">I4sQ", 1, kind, len(inside) + 16) + inside
+    return struct.pack(">I4s", len(inside) + 8, kind) + inside
+
+
+def mp4(width: int, height: int, frames: int, *, wide: bool = False) -> bytes:
+    """The index of a file with a sound and a video track."""
+
+    def track(width: int, height: int, count: int) -> bytes:
+        head = box(b"tkhd", bytes(76) + struct.pack(">II", width << 16, height << 16))
+        sizes = box(b"stsz", struct.pack(">III", 0, 0, count))
+        table = box(b"stbl", box(b"stsd", bytes(8)), sizes, wide=wide)
+        return box(b"trak", head, box(b"mdia", box(b"minf", table)))
+
+    sound, video = track(0, 0, 99_999), track(width, height, frames)
+    index = box(b"moov", box(b"mvhd", bytes(100)), sound, video)
+    return box(b"ftyp", b"isom") + box(b"mdat", b"x" * 50) + index
+
+
+def test_indices_of_videos() -> None:
+    from guerdon.errors import BadInput
+    from guerdon.server.clip import MOST_BOXES, Clip, clip_of
+
+    for wide in (False, True):
+        assert clip_of(mp4(640, 480, 25, wide=wide)) == Clip(640, 480, 25)
+    assert clip_of(b"\x1aE\xdf\xa3 webm") is None
+    assert clip_of(b"") is None
+    whole = mp4(640, 480, 25)
+    for end in range(len(whole)):
+        try:
+            clip = clip_of(whole[:end])
+        except BadInput:
+            continue
+        assert clip is None or clip == Clip(0, 0, 0)
+    deep = box(b"free")
+    for _ in range(1000):
+        deep = box(b"mdia", deep)
+    assert clip_of(box(b"ftyp") + box(b"moov", box(b"trak", deep))) == Clip(0, 0, 0)
+    for bad in (
+        box(b"moov", box(b"trak") * (MOST_BOXES + 1)),
+        box(b"moov", struct.pack(">I4s", 2**31, b"trak")),
+        box(b"moov", struct.pack(">I4sQ", 1, b"trak", 2**63)),
+        box(b"moov", struct.pack(">I4s", 4, b"trak")),
+        box(b"moov", box(b"trak", box(b"stsz"))),
+    ):
+        with pytest.raises(BadInput):
+            clip_of(bad)
+
+
+@pytest.mark.parametrize(("size", "frames"), [((200, 200), 1), ((10, 10), 5)])
+def test_videos_over_a_limit_fail_alone(
+    serve: Any, rewards: Any, no_bug: Any, size: tuple[int, int], frames: int
+) -> None:
+    client = serve(
+        {"echo": {"reward": rewards.echo, "inline": True}}, limits={"pixels": 10_000, "frames": 4}
+    )
+    clips = [mp4(*size, frames), mp4(100, 100, 4)]
+    samples = [
+        Sample(response=str(i), videos=(Media(kind="video", data=clip),))
+        for i, clip in enumerate(clips)
+    ]
+    lost, kept = client.score(ScoreRequest(samples=samples, rewards=["echo"])).outcomes
+    assert (lost.kind, lost.blame) == (FailureKind.BAD_INPUT, Blame.DATA)
+    assert kept.value == 1.0

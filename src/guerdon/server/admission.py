@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from guerdon.errors import BadInput, Blame, FailureKind
 from guerdon.outcome import Failure, failure
 from guerdon.sample import Media, Message, Sample
+from guerdon.server.clip import clip_of
 from guerdon.server.picture import picture_of
 from guerdon.server.settings import Limits
 
@@ -66,6 +67,10 @@ class Admission:
         elif media.kind == "image" and media.data is not None:
             picture = picture_of(media.data)
             self._check_size(picture.width, picture.height, picture.frames, "an image")
+        elif media.kind == "video" and media.data is not None:
+            clip = clip_of(media.data)
+            if clip is not None:
+                self._check_size(clip.width, clip.height, clip.frames, "a video")
 
     def _check_array(self, media: Media) -> None:
         sizes = dict(zip(media.layout or "", media.array.shape, strict=True))
