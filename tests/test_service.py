@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -464,6 +466,14 @@ def test_batches_are_as_large_as_declared(size: int | None, sizes: list[int]) ->
 # -- deduplication --------------------------------------------------------------------------------
 
 
+HOUR = timedelta(hours=1)
+
+
+class Pair(NamedTuple):
+    one: Any
+    two: Any
+
+
 def test_equal_calls_run_once_and_only_equal_ones() -> None:
     seen: list[Any] = []
 
@@ -476,6 +486,23 @@ def test_equal_calls_run_once_and_only_equal_ones() -> None:
     assert len(seen) == len(truths) - 2
     assert outcomes[0].value == outcomes[1].value == outcomes[11].value  # type: ignore[union-attr]
     assert len(set(outcomes.values.tolist())) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Decimal("1.0"), Decimal("1")),
+        (np.float64(0.0), np.float64(-0.0)),
+        (datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, 1, tzinfo=timezone(HOUR))),
+        (Pair(1, 2), Pair(True, 2.0)),
+    ],
+)
+def test_what_is_equal_and_not_the_same_is_scored_apart(one: Any, other: Any) -> None:
+    assert one == other
+    assert hash(one) == hash(other)
+    reward = made(lambda ground_truth: {"score": 1.0, "saw": repr(ground_truth)}, dedupe=True)
+    outcomes = score(reward, [Sample(ground_truth=one), Sample(ground_truth=other)])
+    assert [o.info["saw"] for o in outcomes] == [repr(one), repr(other)]  # type: ignore[union-attr]
 
 
 def test_copies_of_one_call_keep_their_own_samples() -> None:

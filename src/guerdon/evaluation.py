@@ -25,7 +25,7 @@ from guerdon.injection import Arguments, Binder, Call
 from guerdon.outcome import EMPTY, Failure, Outcome, Score, failure, failure_from, seal
 from guerdon.policy import Retry
 from guerdon.reward import BaseReward, Ready
-from guerdon.sample import Sample
+from guerdon.sample import Message, Part, Sample, ToolCall
 
 T = TypeVar("T")
 
@@ -34,6 +34,10 @@ MISUSE = (ConfigError, InvalidReward)
 
 SLICE = 2048
 """Samples of a plain function that are bound, called and stamped before the next are looked at."""
+
+
+EXACT = frozenset({int, bool, bytes, range, Message, Part, ToolCall})
+"""Types whose equal values no reward can tell apart; of numbers, beside their type."""
 
 
 class Evaluation:
@@ -62,13 +66,20 @@ class Evaluation:
         self._limits = limits
         self._broken_groups = broken_groups
         self._lock = threading.Lock()
-        self.leaves: dict[str, list[list[Outcome]]] = {}
+        self._leaves: dict[str, list[list[Outcome]]] = {}
         self._running: dict[tuple[int, int], _Running] = {}
 
     @property
     def call(self) -> Call:
         """Where in the run the samples are scored."""
         return self._call
+
+    @property
+    def leaves(self) -> dict[str, list[list[Outcome]]]:
+        """Outcomes by reward, a list for each time that it was evaluated; those so far, as what
+        outlives the caller's timeout still runs."""
+        with self._lock:
+            return {name: list(evaluated) for name, evaluated in self._leaves.items()}
 
     async def leaf(self, reward: BaseReward, samples: Sequence[Sample]) -> list[Outcome]:
         """Outcomes of a reward without children, in the order of the samples.
@@ -89,7 +100,7 @@ class Evaluation:
     def _score(self, reward: BaseReward, samples: Sequence[Sample]) -> list[Outcome]:
         outcomes = self._score_slices(reward, samples)
         with self._lock:
-            self.leaves.setdefault(reward.name, []).append(outcomes)
+            self._leaves.setdefault(reward.name, []).append(outcomes)
         return outcomes
 
     def _score_slices(self, reward: BaseReward, samples: Sequence[Sample]) -> list[Outcome]:
@@ -403,7 +414,7 @@ def _is_open(sealed: Sealed | None) -> bool:
 
 
 def _key(arguments: Mapping[str, Any], position: int) -> object:
-    """Equal for calls with equal arguments of equal types; unique where they cannot be hashed."""
+    """Equal for calls with the same arguments; unique where equal ones may not be the same."""
     try:
         key = (tuple(arguments), tuple(map(_typed, arguments.values())))
         hash(key)
@@ -413,7 +424,12 @@ def _key(arguments: Mapping[str, Any], position: int) -> object:
 
 
 def _typed(value: Any) -> object:
-    """What tells apart 1, 1.0, True and -0.0, inside tuples too."""
+    """What tells apart 1, 1.0, True and -0.0, inside tuples too.
+
+    Raises:
+        TypeError: a type that may call two things equal which a reward can tell apart, as
+            `Decimal("1.0")` and `Decimal("1")`.
+    """
     kind = cast("type[object]", type(value))
     if kind is str or value is None:
         return value
@@ -421,7 +437,11 @@ def _typed(value: Any) -> object:
         return tuple(map(_typed, cast("tuple[Any, ...]", value)))
     if kind is frozenset:
         return frozenset(map(_typed, cast("frozenset[Any]", value)))
-    return kind, math.copysign(1.0, value) if kind is float else None, value
+    if kind is float:
+        return kind, math.copysign(1.0, value), value
+    if kind in EXACT:
+        return kind, value
+    raise TypeError(f"{kind.__name__} may be equal and not the same")
 
 
 async def on_thread(function: Callable[[], T]) -> T:
