@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 
 from measure import arguments, interleaved, machine
+from pebble import ProcessPool
 
 from guerdon.backends.pool import PoolBackend
 from guerdon.policy import Policy
@@ -67,10 +68,11 @@ def throughput(count: int, rounds: int) -> None:
     service = RewardService(guarded, backend=PoolBackend(workers=2))
     expected = [judge(r, t) for r, t in zip(responses, truths, strict=True)]  # type: ignore[arg-type]
     few = max(200, count // 20)
-    with ProcessPoolExecutor(2) as executor:
+    with ProcessPoolExecutor(2) as executor, ProcessPool(2) as killable:
         if service.score_sync(samples).values.tolist() != expected:
             raise SystemExit("the pool disagrees with the plain function")
         list(executor.map(judge, responses[:64], truths[:64]))
+        pebble(killable, responses, truths, 64)
         times = interleaved(
             {
                 "Guerdon pool, deadline per sample": lambda: service.score_sync(samples),
@@ -80,7 +82,9 @@ def throughput(count: int, rounds: int) -> None:
                 "ProcessPoolExecutor, one by one": lambda: list(
                     executor.map(judge, responses[:few], truths[:few])
                 ),
-                "pebble ProcessPool, deadline per sample": lambda: pebble(responses, truths, few),
+                "pebble ProcessPool, deadline per sample": lambda: pebble(
+                    killable, responses, truths, few
+                ),
             },
             rounds,
         )
@@ -95,16 +99,13 @@ def throughput(count: int, rounds: int) -> None:
         print(f"{name:52s} {rate:12,.0f} samples/s   ours is {ours / rate:7.2f}x")
 
 
-def pebble(responses: list[object], truths: list[object], few: int) -> None:
-    """Pebble with a time-out per task; its workers start inside the measured time."""
-    from pebble import ProcessPool
-
-    with ProcessPool(2) as pool:
-        futures = [
-            pool.schedule(judge, (responses[i], truths[i]), timeout=DEADLINE) for i in range(few)
-        ]
-        for future in futures:
-            future.result()
+def pebble(pool: ProcessPool, responses: list[object], truths: list[object], few: int) -> None:
+    """Pebble with a time-out per task."""
+    futures = [
+        pool.schedule(judge, (responses[i], truths[i]), timeout=DEADLINE) for i in range(few)
+    ]
+    for future in futures:
+        future.result()
 
 
 def poison() -> None:
