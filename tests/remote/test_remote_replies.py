@@ -166,7 +166,6 @@ CODES = {
     ErrorCode.UNKNOWN_REWARD: FailureKind.UNAVAILABLE,
     ErrorCode.UNSUPPORTED_PROTOCOL: FailureKind.UNAVAILABLE,
     ErrorCode.BAD_OPTIONS: FailureKind.BAD_INPUT,
-    ErrorCode.CONFLICT: FailureKind.BAD_INPUT,
     ErrorCode.NOT_ACCEPTABLE: FailureKind.BAD_INPUT,
 }
 

@@ -95,6 +95,13 @@ def reads(images: tuple[Media, ...] = (), videos: tuple[Media, ...] = ()) -> flo
     return float(os.path.getsize(media.path or ""))
 
 
+@reward(auto_register=False)
+def device(response: str) -> float:
+    """The device that the worker sees, and a variable of its environment."""
+    visible = float(os.environ["CUDA_VISIBLE_DEVICES"])
+    return visible + float(os.environ["GUERDON_TEST_OFFSET"])
+
+
 class Gate:
     """A reward that waits until the test opens it, and counts who is inside."""
 

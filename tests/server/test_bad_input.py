@@ -36,7 +36,6 @@ KNOWN_CODES = {
     "unsupported_media_type",
     "not_acceptable",
     "overloaded",
-    "conflict",
     "unsupported_protocol",
 }
 

@@ -185,16 +185,43 @@ def test_the_same_request_again_is_scored_once(serve: Any, rewards: Any, no_bug:
     assert gate.calls == 4
 
 
-def test_a_request_id_used_for_something_else_is_refused(
+def test_a_request_id_used_for_something_else_is_another_request(
     serve: Any, rewards: Any, no_bug: Any
 ) -> None:
+    """Clients may number their requests alike."""
     client = serve({"echo": {"reward": rewards.echo, "inline": True}})
-    one = ScoreRequest(samples=numbered(1, 1), rewards=["echo"], request_id="id")
-    other = ScoreRequest(samples=numbered(2, 1), rewards=["echo"], request_id="id")
-    assert client.score(one).values == [1.0]
-    answer = client.score(other)
-    assert (answer.status, str(answer.error.code)) == (409, "conflict")
-    assert client.score(one).values == [1.0]
+    for number in (1, 2, 1):
+        request = ScoreRequest(samples=numbered(number, 1), rewards=["echo"], request_id="id")
+        assert client.score(request).values == [float(number)]
+    assert client.status()["rewards"][0]["samples_total"] == 2
+
+
+def test_a_large_request_again_is_scored_once(serve: Any, rewards: Any, no_bug: Any) -> None:
+    client = serve({"echo": {"reward": rewards.echo, "inline": True}})
+    large = numbered(0, 400, metadata={"pad": "x" * 5000})
+    request = ScoreRequest(samples=large, rewards=["echo"], request_id="large")
+    for _ in range(2):
+        assert client.score(request).values == [float(n) for n in range(400)]
+    assert client.status()["rewards"][0]["samples_total"] == 400
+
+
+def test_each_replica_has_its_device(serve: Any, rewards: Any, no_bug: Any) -> None:
+    client = serve(
+        {
+            "device": {
+                "reward": rewards.device,
+                "replicas": 2,
+                "devices": [3, 5],
+                "environment": {"GUERDON_TEST_OFFSET": "100"},
+            }
+        }
+    )
+    request = ScoreRequest(samples=numbered(0, 200), rewards=["device"])
+    seen: set[float] = set()
+    while seen != {103.0, 105.0}:
+        values = client.score(request).values
+        assert set(values) <= {103.0, 105.0}
+        seen |= set(values)
 
 
 def test_callers_with_different_tokens_may_use_the_same_request_id(

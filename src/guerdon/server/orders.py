@@ -31,8 +31,9 @@ KEPT_SECONDS = 120.0
 KEPT_ANSWERS = 4096
 KEPT_OUTCOMES = 200_000
 
-Key = tuple[str, str, int]
-"""Caller, request id and attempt."""
+Key = tuple[str, str, int, bytes]
+"""Caller, request id, attempt, and digest of the content; without the last, clients that number
+their requests alike would be in each other's way."""
 
 
 class Order:
@@ -48,10 +49,9 @@ class Order:
         waiters: connections that wait for it.
     """
 
-    def __init__(self, request_id: str, attempt: int, digest: bytes) -> None:
+    def __init__(self, request_id: str, attempt: int) -> None:
         self.request_id = request_id
         self.attempt = attempt
-        self.digest = digest
         self.parcels: list[Parcel] = []
         self.hosted: list[Hosted] = []
         self.names: list[str] = []
@@ -143,19 +143,16 @@ class Orders:
         request = reading.request
         if self.draining:
             raise Refused(ErrorCode.DRAINING, "the server ends: ask another one", retry_after=1.0)
-        key = (caller, request_id, request.attempt)
-        digest = b""
-        if request.request_id is not None and not request.attachments and reading.envelope:
-            digest = hashlib.blake2b(reading.envelope, digest_size=16).digest()
-            known = self._same(key, digest)
-            if known is not None:
-                known.waiters += 1
-                return known
+        key = (caller, request_id, request.attempt, reading.digest)
+        known = self._same(key) if reading.digest else None
+        if known is not None:
+            known.waiters += 1
+            return known
         chosen = self._choose(request)
         self._check_groups(request, chosen)
         _check_room(chosen, len(request.samples))
-        order = Order(request_id, request.attempt, digest)
-        if digest:
+        order = Order(request_id, request.attempt)
+        if reading.digest:
             self._running[key] = order
         self._open.add(order)
         order.done.add_done_callback(lambda _: self._finished(key, order))
@@ -177,20 +174,11 @@ class Orders:
         for order in list(self._open):
             order.close(ENDING)
 
-    def _same(self, key: Key, digest: bytes) -> Order | None:
+    def _same(self, key: Key) -> Order | None:
         """The same request, running or answered."""
         self._forget_old()
         answered = self._answered.get(key)
-        known = self._running.get(key) or (answered.order if answered is not None else None)
-        if known is None:
-            return None
-        if known.digest != digest:
-            raise Refused(
-                ErrorCode.CONFLICT,
-                f"request_id {key[1]!r} with attempt {key[2]} was used for a request with another "
-                "content: use a new id, or a higher attempt",
-            )
-        return known
+        return self._running.get(key) or (answered.order if answered is not None else None)
 
     def _choose(self, request: ScoreRequest) -> list[tuple[Hosted, Variant]]:
         chosen: list[tuple[Hosted, Variant]] = []
@@ -285,7 +273,7 @@ class Orders:
         self._open.discard(order)
         if order.timer is not None:
             order.timer.cancel()
-        if not order.digest or self._running.get(key) is not order:
+        if self._running.get(key) is not order:
             return
         del self._running[key]
         if order.waiters == 0:

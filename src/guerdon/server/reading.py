@@ -7,6 +7,7 @@ over at memory speed, and these are decoded one by one on a thread.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -42,12 +43,13 @@ class Reading(msgspec.Struct, frozen=True):
     Attributes:
         request: with the bytes of its media.
         refused: failures of samples that may not be scored, by position.
-        envelope: its bytes, for telling requests apart.
+        digest: of the envelope, for telling requests apart; empty for a request that has no id, or
+            attachments, whose bytes are not compared.
     """
 
     request: ScoreRequest
     refused: dict[int, Failure]
-    envelope: bytes
+    digest: bytes
 
 
 class Reader:
@@ -99,8 +101,11 @@ class Reader:
                 ErrorCode.BAD_REQUEST, "keywords and options may not hold media or messages"
             )
         samples = attach(request.samples, request.attachments, bulk, self._shared.open)
-        request = replace(request, samples=samples, attachments=request.attachments)
-        return Reading(request, self._admission.check(samples, tagged=tagged), content)
+        digest = b""
+        if request.request_id is not None and not request.attachments:
+            digest = hashlib.blake2b(envelope, digest_size=16).digest()
+        refused = self._admission.check(samples, tagged=tagged)
+        return Reading(replace(request, samples=samples), refused, digest)
 
     def _check_counts(self, request: ScoreRequest) -> None:
         limits = self._limits

@@ -215,8 +215,6 @@ class ErrorCode(enum.StrEnum):
     """406: `Accept` names nothing that the server can write."""
     TOO_SLOW = "too_slow"
     """408: the body did not arrive in time."""
-    CONFLICT = "conflict"
-    """409: the `request_id` and attempt belong to a request with another content."""
     TOO_LARGE = "too_large"
     """413: the body, what it decompresses to, or the number of samples is over a limit."""
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -242,7 +240,6 @@ STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.METHOD_NOT_ALLOWED: 405,
     ErrorCode.NOT_ACCEPTABLE: 406,
     ErrorCode.TOO_SLOW: 408,
-    ErrorCode.CONFLICT: 409,
     ErrorCode.TOO_LARGE: 413,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
     ErrorCode.BAD_OPTIONS: 422,
