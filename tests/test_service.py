@@ -463,6 +463,27 @@ def test_batches_are_as_large_as_declared(size: int | None, sizes: list[int]) ->
     assert seen == sizes
 
 
+def test_a_candidates_fault_earns_no_more_than_the_worst_response() -> None:
+    def judge(response: str) -> float:
+        if response == "crash":
+            raise RewardFailure("looped", kind="timeout", blame="candidate")
+        return 0.0
+
+    rule = Truncation("soft", max_tokens=100, buffer=50)
+    reward = made(judge, value_range=(0.0, 1.0))
+    samples = [Sample(response=r, response_token_ids=range(100)) for r in ("wrong", "crash")]
+    with RewardService(reward, truncation=rule) as service:
+        assert service.score_sync(samples).rewards.values.tolist() == [-1.0, -1.0]
+
+
+@pytest.mark.parametrize("mode", ["zero", "soft"])
+def test_truncation_refuses_a_reward_for_which_it_would_be_a_gain(mode: Any) -> None:
+    errors = made(lambda response: 5.0, value_range=(0.0, 10.0), higher_is_better=False)
+    with pytest.raises(ConfigError, match="lower is better"):
+        RewardService(errors, truncation=Truncation(mode, max_tokens=100))
+    assert RewardService(errors, truncation=Truncation("keep")).worst_end == 10.0
+
+
 # -- deduplication --------------------------------------------------------------------------------
 
 

@@ -134,3 +134,20 @@ def test_what_is_no_score_is_left_alone(outcome: Any) -> None:
 def test_an_impossible_rule_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="truncation"):
         Truncation(**settings)
+
+
+@pytest.mark.parametrize(
+    ("rule", "value_range", "interval"),
+    [
+        (Truncation(), (0.0, 1.0), (0.0, 1.0)),
+        (Truncation("zero"), (0.0, 1.0), (0.0, 1.0)),
+        (Truncation("zero"), (0.5, 1.0), (0.0, 1.0)),
+        (Truncation("zero"), (-2.0, 1.0), (-2.0, 1.0)),
+        (Truncation("soft", max_tokens=100, buffer=10, factor=0.5), (0.0, 1.0), (-0.5, 1.0)),
+        (Truncation("soft", max_tokens=100, buffer=10), (-math.inf, 1.0), (-math.inf, 1.0)),
+    ],
+)
+def test_the_range_of_what_is_left(
+    rule: Truncation, value_range: tuple[float, float], interval: tuple[float, float]
+) -> None:
+    assert rule.interval(value_range) == interval

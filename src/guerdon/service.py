@@ -101,6 +101,18 @@ class RewardService:
         self._lock = threading.Lock()
         self._ledger = Ledger()
         self._check_leaves(self.reward)
+        if self._truncation.mode != "keep" and not self.reward.higher_is_better:
+            raise ConfigError(
+                f"truncation takes away from the value, and for reward '{self.reward.name}' lower "
+                "is better: turn it round with Affine(reward, scale=-1)"
+            )
+
+    @property
+    def worst_end(self) -> float | None:
+        """What `assign` gives: the worst value that a response can earn here, truncation included;
+        None where the range has no finite worst end."""
+        interval = self._truncation.interval(self.reward.value_range)
+        return worst_end(interval, self.reward.higher_is_better)
 
     async def score(
         self,
@@ -198,12 +210,11 @@ class RewardService:
         if any(type(sample) is not Sample for sample in samples):
             known = [s if type(s) is Sample else _stand_in(s) for s in samples]
         outcomes = self._finish(outcomes, known)
-        worst = worst_end(self.reward.value_range, self.reward.higher_is_better)
         call = evaluation.call
         # A root that failed before any leaf said something counts as itself.
         leaves = evaluation.leaves or {self.reward.name: [outcomes]}
         try:
-            settled = settle(policy, outcomes, known, worst)
+            settled = settle(policy, outcomes, known, self.worst_end)
         except ScoringFailed as error:
             self._ledger.record(policy, call, leaves, error.outcomes)
             raise

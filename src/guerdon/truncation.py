@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from guerdon.errors import Blame, ConfigError, FailureKind
-from guerdon.outcome import Failure, Outcome, Score, failure
+from guerdon.outcome import Failure, Outcome, Range, Score, failure
 from guerdon.sample import Sample
 
 TruncationMode: TypeAlias = Literal["zero", "keep", "soft"]
@@ -62,6 +62,18 @@ class Truncation(msgspec.Struct, frozen=True):
         if truncated is None:
             return _unknown(outcome)
         return _shape(outcome, min(outcome.value, 0.0)) if truncated else outcome
+
+    def interval(self, value_range: Range) -> Range:
+        """The range of what the rule leaves of a reward's values, up to the limit of tokens.
+
+        Example:
+            >>> Truncation("soft", max_tokens=100, buffer=20).interval((0.0, 1.0))
+            (-1.0, 1.0)
+        """
+        low, high = value_range
+        if self.mode == "soft":
+            return low - self.factor, high
+        return (min(low, 0.0), high) if self.mode == "zero" else value_range
 
     def _soften(self, score: Score, tokens: int) -> Score:
         start = (self.max_tokens or 0) - self.buffer

@@ -14,7 +14,7 @@ from guerdon.errors import Blame, FailureKind, ScoringFailed, UnknownReward
 from guerdon.fingerprint import digest
 from guerdon.outcome import Outcome, failure
 from guerdon.outcomes import Outcomes
-from guerdon.policy import Action, Policy, settle, worst_end
+from guerdon.policy import Action, Policy, settle
 from guerdon.reward import BaseReward
 from guerdon.rollouts.misuse import Misuse
 from guerdon.rollouts.outcome_row import Item, OutcomeRow, outcome_row
@@ -133,10 +133,8 @@ class RewardScorer:
             )
         except ScoringFailed as error:
             stopped = error
-            reward = self._service.reward
-            worst = worst_end(reward.value_range, reward.higher_is_better)
             known = [Sample(sample_id=item.sample_id, group_id=item.group_id) for item in batch]
-            outcomes = settle(self._lenient, error.outcomes, known, worst)
+            outcomes = settle(self._lenient, error.outcomes, known, self._service.worst_end)
         rows = self._rows(batch, outcomes)
         if stopped is not None:
             raise Stopped(str(stopped), outcomes, rows)
