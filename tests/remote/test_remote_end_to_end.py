@@ -279,6 +279,36 @@ def test_arrays_arrive_bit_by_bit(server: Any, rewards: ModuleType, sharing: Any
         assert compared(score(reward, samples)) == inline
 
 
+def test_an_encrypted_connection_is_not_gone_round(
+    server: Any, rewards: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large bodies go to the socket itself, but not below TLS: then the connection writes them."""
+
+    async def none(writer: Any) -> None:
+        return None
+
+    from guerdon.remote import transport
+
+    monkeypatch.setattr(transport, "_direct_socket", none)
+    big = np.random.default_rng(1).integers(0, 255, (700, 900, 3)).astype(np.uint8)
+    media = Media(kind="image", array=big, layout="HWC", value_range="uint8")
+    samples = [Sample(images=(media,), sample_id=str(n)) for n in range(3)]
+    found = score(remote(server, "pixels", shared_memory="off"), samples)
+    assert compared(found) == compared(score(rewards.pixels, samples))
+
+
+def test_a_refusal_while_a_large_body_is_on_its_way(server: Any) -> None:
+    big = Media(
+        kind="image", array=np.zeros((4000, 4000, 3), np.uint8), layout="HWC", value_range="uint8"
+    )
+    reward = remote(server, "pixels", shared_memory="off", options={"unknown": 1})
+    with RewardService(reward, policy=MASKED) as service:
+        for _ in range(3):
+            (lost,) = service.score_sync([Sample(images=(big,))])
+            assert isinstance(lost, Failure)
+            assert lost.kind in (FailureKind.BAD_INPUT, FailureKind.UNAVAILABLE)
+
+
 def test_shared_memory_is_used_again_and_removed(
     server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,21 @@ def test_values_that_are_no_numbers(value: Any, server: Any, batch: list[Sample]
     assert_all_lost(score(server.remote(), batch), FailureKind.BAD_OUTPUT)
 
 
+@pytest.mark.parametrize("field", ["elapsed", "metrics", "components", "info"])
+def test_numbers_beside_the_value_that_are_none(
+    field: str, server: Any, batch: list[Sample]
+) -> None:
+    async def behave(asked: Any) -> web.Response:
+        reply = msgspec.to_builtins(asked.reply())
+        outcome = reply["results"][0]["outcomes"][3]
+        outcome[field] = float("nan") if field == "elapsed" else {"a": float("nan")}
+        headers = {VERSION_HEADER: "1", "content-type": MSGPACK_TYPE}
+        return web.Response(body=msgspec.msgpack.encode(reply), headers=headers)
+
+    server.behaviour = behave
+    assert_all_lost(score(server.remote(), batch), FailureKind.BAD_OUTPUT)
+
+
 def test_a_value_outside_the_range_fails_alone(server: Any, batch: list[Sample]) -> None:
     server.behaviour = changed(
         server, lambda a: a.reply([replace(a.outcomes()[0], value=2.0), *a.outcomes()[1:]])

@@ -97,6 +97,7 @@ class Endpoint:
             return self._hosted
         if self._asking is None or self._asking.done():
             self._asking = asyncio.ensure_future(self._ask(session, patience))
+            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
         # One caller that goes away does not take the answer from the others.
         hosted = await asyncio.shield(self._asking)
         self._hosted = hosted

@@ -131,15 +131,8 @@ class RemoteReward(BaseReward):
         self.scope = "group" if declared.whole_groups else "batch"
         self._reset()
 
-    async def call(
-        self,
-        *,
-        samples: list[Sample],
-        step: int | None = None,
-        split: str = "train",
-        run_id: str | None = None,
-    ) -> list[Outcome]:
-        """One outcome per sample; `step`, `split` and `run_id` are those of the batch."""
+    async def call(self, *, samples: list[Sample]) -> list[Outcome]:
+        """One outcome per sample, for the batch that is being scored."""
         scoring = current_scoring()
         return await self._client().score(samples, scoring.call, scoring.limits)
 

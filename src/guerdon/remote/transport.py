@@ -25,6 +25,8 @@ except ImportError:  # pragma: no cover - the message is tested in a process wit
 
 WRITE_BYTES = 256 << 10
 """How much is handed to an encrypted connection at a time."""
+FLUSH_SECONDS = 0.001
+"""Between two looks whether the head of a request, which is small, is sent."""
 KEPT_SECONDS = 15.0
 """How long an idle connection is kept: shorter than a server keeps it, so that a request is
 seldom written to a connection that is being closed."""
@@ -158,7 +160,7 @@ async def _direct_socket(writer: Any) -> socket.socket | None:
     while transport.get_write_buffer_size():
         if transport.is_closing():
             raise aiohttp.ClientConnectionResetError("the connection was closed")
-        await asyncio.sleep(0)
+        await asyncio.sleep(FLUSH_SECONDS)
     own = transport.get_extra_info("socket")
     if own is None or own.fileno() < 0:
         raise aiohttp.ClientConnectionResetError("the connection was closed")
