@@ -236,19 +236,21 @@ class RewardService:
         remaining = limits.remaining
         patience = None if remaining is None else remaining + GRACE_SECONDS
         waiting = asyncio.timeout(patience)
+        ended = False
         try:
             async with waiting:
                 outcomes = await self.reward.evaluate(samples, evaluation)
+            ended = True
         except TimeoutError as error:
             lost = limits.failure("running") if waiting.expired() else failure_from(error)
             return self._all_lost(samples, lost)
-        except asyncio.CancelledError:
-            limits.cancel()
-            raise
         except MISUSE:
             raise
         except Exception as error:
             return self._all_lost(samples, failure_from(error))
+        finally:
+            if not ended:  # nobody waits for the leaves that still run
+                limits.cancel()
         count = len(outcomes) if isinstance(cast("object", outcomes), list | tuple) else None
         if count != len(samples):
             gave = f"{type(outcomes).__name__}, no list of" if count is None else count

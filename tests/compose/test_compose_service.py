@@ -1,5 +1,8 @@
 """Compositions end to end, through the service that trainers use."""
 
+import asyncio
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,17 +22,19 @@ from guerdon.compose import (
 from guerdon.errors import (
     BadInput,
     Blame,
+    ConfigError,
     FailureKind,
     GuerdonError,
     RewardFailure,
     ScoringFailed,
 )
 from guerdon.policy import Policy, Retry
-from guerdon.reward import reward
+from guerdon.reward import BaseReward, Evaluator, reward
 from guerdon.rules.gsm8k import gsm8k
 from guerdon.sample import Sample
 from guerdon.service import RewardService
 
+PATIENCE = 30.0
 MASK = Policy(on={"data": "mask", "scorer": "mask", "infrastructure": "mask"})
 
 
@@ -191,3 +196,31 @@ def test_service_and_direct_call_agree() -> None:
         assert type(ours) is type(theirs)
         assert getattr(ours, "value", None) == getattr(theirs, "value", None)
         assert ours.fingerprint == theirs.fingerprint
+
+
+def test_an_error_of_one_child_frees_what_the_others_hold() -> None:
+    begun, freed = threading.Event(), threading.Event()
+
+    @reward(auto_register=False)
+    async def endless(response: str) -> float:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            freed.set()
+        return 1.0
+
+    class Misused(BaseReward):
+        auto_register = False
+
+        def call(self, response: str) -> float:
+            return 1.0
+
+        async def evaluate(self, samples: Sequence[Sample], evaluator: Evaluator) -> Any:
+            assert await asyncio.to_thread(begun.wait, PATIENCE)
+            raise ConfigError("set up in a way that cannot work")
+
+    with RewardService(WeightedSum([endless, Misused()])) as service:
+        with pytest.raises(ConfigError, match="cannot work"):
+            service.score_sync([Sample(response="x")])
+        assert freed.wait(PATIENCE)
