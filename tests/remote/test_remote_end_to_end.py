@@ -19,7 +19,7 @@ from guerdon.backends.pool import PoolBackend
 from guerdon.errors import Blame, ConfigError, FailureKind
 from guerdon.outcome import Failure, Outcome
 from guerdon.policy import Policy
-from guerdon.remote import RemoteReward, blocks
+from guerdon.remote import RemoteReward, blocks, shared_array
 from guerdon.sample import Media, Sample
 from guerdon.server import load
 from guerdon.server.running import RunningServer
@@ -277,6 +277,19 @@ def test_arrays_arrive_bit_by_bit(server: Any, rewards: ModuleType, sharing: Any
     reward = remote(server, "pixels", shared_memory=sharing)
     for _ in range(3):  # blocks and buffers are used again
         assert compared(score(reward, samples)) == inline
+
+
+def test_arrays_made_in_shared_memory(server: Any, rewards: ModuleType) -> None:
+    pictures = shared_array((4, 40, 30, 3))
+    pictures[:] = np.random.default_rng(2).integers(0, 255, pictures.shape)
+    samples = [
+        Sample(images=(Media(kind="image", array=p, layout="HWC", value_range="uint8"),))
+        for p in pictures
+    ]
+    inline = compared(score(rewards.pixels, samples))
+    for sharing in ("on", "off"):
+        found = compared(score(remote(server, "pixels", shared_memory=sharing), samples))
+        assert found == inline
 
 
 def test_an_encrypted_connection_is_not_gone_round(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from guerdon.errors import ConfigError
-from guerdon.remote import blocks
+from guerdon.remote import blocks, shared_array
 from guerdon.remote.address import Address, addresses
+from guerdon.remote.arrays import place_of
 from guerdon.remote.blocks import Block, Blocks, shares_memory
 from guerdon.remote.body import Body, Media, with_arrays
 from guerdon.remote.needs import Needs
@@ -21,7 +23,7 @@ from guerdon.sample import Sample
 from guerdon.wire.attachment import attach
 from guerdon.wire.codec import decode_msgpack
 from guerdon.wire.frame import split_frame
-from guerdon.wire.protocol import ScoreRequest, SharedMemory
+from guerdon.wire.protocol import ScoreRequest, SharedBlock, SharedMemory
 
 URLS = {
     "http://127.0.0.1:8300": ("http://127.0.0.1:8300", None),
@@ -154,6 +156,57 @@ def test_a_body_is_what_it_says(count: int) -> None:
     found = attach(request.samples, request.attachments, frame.bulk, lambda *_: memoryview(b""))
     for sample, array in zip(found, arrays, strict=True):
         assert np.array_equal(sample.images[0].array, array)
+
+
+def test_arrays_in_shared_memory_are_not_copied(tmp_path: Path) -> None:
+    pictures = shared_array((3, 4, 5), "float32", directory=str(tmp_path))
+    assert pictures.shape == (3, 4, 5)
+    assert not pictures.any()
+    pictures[1] = 7.0
+    (file,) = tmp_path.iterdir()
+    inside = place_of(memoryview(pictures[1].reshape(-1).view(np.uint8)), str(tmp_path))
+    assert inside == (str(file), 4 * 5 * 4)
+    assert np.frombuffer(file.read_bytes(), np.float32)[20:40].tolist() == [7.0] * 20
+    assert place_of(memoryview(pictures).cast("B"), "/elsewhere") is None
+    assert place_of(memoryview(bytes(10)), str(tmp_path)) is None
+    view = pictures[2, 1:]
+    del pictures
+    gc.collect()
+    assert file.exists(), "a view of it lives"
+    view[:] = 1.0
+    del view
+    gc.collect()
+    assert not file.exists()
+
+
+def test_without_shared_memory_arrays_are_ordinary(tmp_path: Path) -> None:
+    array = shared_array((2, 3), "int16", directory=str(tmp_path / "absent"))
+    assert (array.shape, array.dtype) == ((2, 3), np.int16)
+    assert shared_array((0, 3), directory=str(tmp_path)).size == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_with_arrays_of_both_kinds(tmp_path: Path) -> None:
+    pool = Blocks(str(tmp_path))
+    own = shared_array((8, 8, 3), directory=str(tmp_path))
+    own[:] = 3
+    arrays = [own, np.full((4, 4, 3), 5, np.uint8), own, np.full((2, 2, 3), 6, np.uint8)]
+    samples = [
+        Sample(images=(SampleMedia(kind="image", array=a, layout="HWC", value_range="uint8"),))
+        for a in arrays
+    ]
+    media = Media(samples, pool)
+
+    def read(block: SharedBlock, size: int) -> memoryview:
+        return memoryview(Path(block.file).read_bytes())[block.offset : block.offset + size]
+
+    found = attach(media.samples, media.attachments, memoryview(b""), read)
+    for sample, array in zip(found, arrays, strict=True):
+        assert np.array_equal(sample.images[0].array, array)
+    assert media.bulk_bytes == 0
+    media.release(answered=True)
+    pool.close()
+    assert len(list(tmp_path.iterdir())) == 1, "what the caller made stays"
 
 
 class Tensor:

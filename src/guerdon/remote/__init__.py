@@ -8,6 +8,7 @@ again and elsewhere where that may help; `body` turns it into bytes, `transport`
 `reply` checks what comes back.
 """
 
+from guerdon.remote.arrays import shared_array
 from guerdon.remote.reward import RemoteReward
 
-__all__ = ["RemoteReward"]
+__all__ = ["RemoteReward", "shared_array"]

@@ -37,19 +37,9 @@ class Block:
     """
 
     def __init__(self, directory: str, size: int) -> None:
-        self.path = os.path.join(directory, f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}")
         self.size = size
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(self.path, flags, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # All of it now: a full memory is an error here, and would be a SIGBUS on writing.
-            os.posix_fallocate(self._descriptor, 0, size)
-            self._map = mmap.mmap(self._descriptor, size)
-        except BaseException:
-            os.close(self._descriptor)
-            os.unlink(self.path)
-            raise
+        self._descriptor, self.path = create_file(directory, size)
+        self._map = mmap.mmap(self._descriptor, size)
         self._view = memoryview(self._map)
 
     def write(self, parts: Sequence[memoryview]) -> list[int]:
@@ -78,6 +68,26 @@ class Block:
             self._map.close()
 
 
+def create_file(directory: str, size: int) -> tuple[int, str]:
+    """A new file in memory with a lock that ends with this process: its descriptor and path.
+
+    Raises:
+        OSError: there is no such directory, or no room.
+    """
+    path = os.path.join(directory, f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}")
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # All of it now: a full memory is an error here, and would be a SIGBUS on writing.
+        os.posix_fallocate(descriptor, 0, size)
+    except BaseException:
+        os.close(descriptor)
+        os.unlink(path)
+        raise
+    return descriptor, path
+
+
 class Blocks:
     """The blocks of one client in one directory; safe to use from any thread.
 
@@ -87,7 +97,7 @@ class Blocks:
     """
 
     def __init__(self, directory: str, kept_bytes: int = KEPT_BYTES) -> None:
-        self._directory = directory
+        self.directory = directory
         self._kept_bytes = kept_bytes
         self._lock = threading.Lock()
         self._free: list[Block] = []
@@ -104,7 +114,7 @@ class Blocks:
                 self._free.remove(block)
         if block is None:
             try:
-                block = Block(self._directory, -(-max(size, 1) // SIZES) * SIZES)
+                block = Block(self.directory, -(-max(size, 1) // SIZES) * SIZES)
             except OSError:
                 return None
         with self._lock:

@@ -15,11 +15,12 @@ from msgspec.structs import replace
 
 from guerdon.errors import UnportableData
 from guerdon.outcome import EMPTY
+from guerdon.remote.arrays import place_of
 from guerdon.remote.blocks import Block, Blocks
 from guerdon.sample import NO_MEDIA, Sample
 from guerdon.wire.attachment import Detached, detach
 from guerdon.wire.codec import encode_msgpack
-from guerdon.wire.frame import frame_start
+from guerdon.wire.frame import aligned, frame_start
 from guerdon.wire.protocol import (
     FRAME_TYPE,
     MSGPACK_TYPE,
@@ -55,12 +56,29 @@ class Media:
             return
         detached = detach([with_arrays(sample) for sample in samples])
         self.samples, self.attachments = detached.samples, detached.attachments
-        if blocks is not None and detached.parts:
-            self.block = blocks.take(detached.bulk_bytes)
-        if self.block is None:
+        shared = None if blocks is None else self._shared(detached, blocks)
+        if shared is None:
             self.parts = detached.parts
         else:
-            self.attachments = _shared(detached, self.block)
+            self.attachments = shared
+
+    def _shared(self, detached: Detached, blocks: Blocks) -> tuple[Attachment, ...] | None:
+        """The attachments with their bytes in shared memory; None where there is no room."""
+        places = [place_of(part, blocks.directory) for part in detached.parts]
+        elsewhere = [
+            part for part, place in zip(detached.parts, places, strict=True) if place is None
+        ]
+        if elsewhere:
+            self.block = blocks.take(sum(aligned(part.nbytes) for part in elsewhere))
+            if self.block is None:
+                return None
+            copied = iter([(self.block.path, start) for start in self.block.write(elsewhere)])
+            places = [place or next(copied) for place in places]
+        return tuple(
+            replace(attachment, offset=0, shared=SharedBlock(*place))
+            for attachment, place in zip(detached.attachments, places, strict=True)
+            if place is not None
+        )
 
     @property
     def bulk_bytes(self) -> int:
@@ -179,13 +197,4 @@ def _is_plain(sample: Sample) -> bool:
             media.array is None and media.data is None
             for media in (*sample.images, *sample.videos, *sample.audios)
         )
-    )
-
-
-def _shared(detached: Detached, block: Block) -> tuple[Attachment, ...]:
-    """The attachments with their bytes laid into a block."""
-    places = block.write(detached.parts)
-    return tuple(
-        replace(attachment, offset=0, shared=SharedBlock(file=block.path, offset=place))
-        for attachment, place in zip(detached.attachments, places, strict=True)
     )

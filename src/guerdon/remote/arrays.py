@@ -1,0 +1,137 @@
+"""Arrays that lie in shared memory from the start: a service on this host reads them in place.
+
+Media in an ordinary array is copied once on its way to a service on the same host. An array made
+here is not: what a pipeline writes into it, such as the copy from its device, is what the service
+reads.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import mmap
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from guerdon.remote.blocks import create_file
+
+DIRECTORY = "/dev/shm"
+"""Where a service looks by default (`serve.shared_memory`)."""
+
+
+class Region(msgspec.Struct, frozen=True):
+    """Memory of this process that is a file.
+
+    Attributes:
+        start: address of the first byte.
+        end: one past the last.
+        path: of the file.
+        descriptor: holds the lock on the file.
+        owner: process that made it.
+    """
+
+    start: int
+    end: int
+    path: str
+    descriptor: int
+    owner: int
+
+
+class _Regions:
+    """The regions of this process, by address; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._starts: list[int] = []
+        self._regions: list[Region] = []
+
+    def add(self, region: Region) -> None:
+        with self._lock:
+            place = bisect.bisect(self._starts, region.start)
+            self._starts.insert(place, region.start)
+            self._regions.insert(place, region)
+
+    def remove(self, region: Region) -> None:
+        """Forget a region, and remove its file."""
+        with self._lock:
+            place = bisect.bisect_left(self._starts, region.start)
+            if self._regions[place : place + 1] == [region]:
+                del self._starts[place], self._regions[place]
+        with contextlib.suppress(OSError):
+            os.close(region.descriptor)
+        if os.getpid() == region.owner:  # a forked child has the memory, but the file is not its
+            with contextlib.suppress(OSError):
+                os.unlink(region.path)
+
+    def holding(self, start: int, end: int) -> Region | None:
+        with self._lock:
+            place = bisect.bisect(self._starts, start) - 1
+            if place < 0:
+                return None
+            region = self._regions[place]
+        return region if end <= region.end else None
+
+
+_REGIONS = _Regions()
+
+
+def shared_array(
+    shape: Sequence[int], dtype: Any = "uint8", *, directory: str = DIRECTORY
+) -> np.ndarray[Any, Any]:
+    """An array of zeros in shared memory; where there is none, or it is full, an ordinary array.
+
+    The file goes with the array and all views of it. While a sample that holds it is being scored,
+    it must not be changed.
+
+    Args:
+        shape: of the array; one array for many pictures costs one file.
+        dtype: of numbers.
+        directory: one of those that the service allows.
+
+    Example:
+        >>> pictures = shared_array((8, 64, 64, 3))
+        >>> pictures[0].shape
+        (64, 64, 3)
+    """
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    if kind.hasobject or size <= 0:
+        return np.zeros(shape, kind)
+    try:
+        descriptor, path = create_file(directory, size)
+    except OSError:
+        return np.zeros(shape, kind)
+    mapped = mmap.mmap(descriptor, size)
+    base = np.frombuffer(mapped, np.uint8)
+    start = _address(base)
+    region = Region(start, start + size, path, descriptor, os.getpid())
+    _REGIONS.add(region)
+    # Every view holds the mapping, so it ends with the last of them.
+    weakref.finalize(mapped, _REGIONS.remove, region)
+    return base.view(kind).reshape(shape)
+
+
+def place_of(part: memoryview, directory: str) -> tuple[str, int] | None:
+    """The file and the offset of bytes in an array made here; None where they lie elsewhere.
+
+    Args:
+        part: of bytes, contiguous.
+        directory: in which the file must be.
+    """
+    if not part.nbytes:
+        return None
+    start = _address(np.frombuffer(part, np.uint8))
+    region = _REGIONS.holding(start, start + part.nbytes)
+    if region is None or os.path.dirname(region.path) != directory:
+        return None
+    return region.path, start - region.start
+
+
+def _address(array: np.ndarray[Any, Any]) -> int:
+    return int(array.__array_interface__["data"][0])
