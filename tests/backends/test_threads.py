@@ -10,6 +10,7 @@ import pytest
 
 from guerdon.backends import threads
 from guerdon.backends.threads import TURN_SECONDS, Threads
+from guerdon.errors import Unavailable
 
 PATIENCE = 30.0
 
@@ -109,3 +110,32 @@ def test_turns_are_short_while_a_thread_computes_and_as_before_afterwards() -> N
     with pytest.raises(ZeroDivisionError):
         threads.submit(lambda: 1 / 0).result(PATIENCE)
     assert sys.getswitchinterval() == pytest.approx(before)
+
+
+def test_work_for_which_there_is_no_thread_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Threads("test")
+    ran: list[str] = []
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(Unavailable, match="can't start new thread") as caught:
+            pool.submit(lambda: ran.append("first"))
+    assert caught.value.retryable
+    pool.submit(lambda: ran.append("second")).result(PATIENCE)
+    assert ran == ["second"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_meanwhile_has_turns_as_long_as_before() -> None:
+    before = sys.getswitchinterval()
+
+    def fork() -> int:
+        child = os.fork()
+        if child == 0:
+            os._exit(int(abs(sys.getswitchinterval() - before) > TURN_SECONDS))
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert Threads("test").submit(fork).result(PATIENCE) == 0

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from guerdon.errors import Unavailable
+
 T = TypeVar("T")
 
 TURN_SECONDS = 0.0001
@@ -41,14 +43,22 @@ class Threads:
         self._idle = 0
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
-        """Run a function on some thread at once."""
+        """Run a function on some thread at once.
+
+        Raises:
+            Unavailable: the system has no further thread; the function will not run.
+        """
         future: Future[T] = Future()
         with self._ready:
             self._work.append((future, function))
             if self._idle >= len(self._work):
                 self._ready.notify()
-            else:
+                return future
+            try:
                 threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+            except RuntimeError as error:
+                self._work.pop()
+                raise Unavailable(f"no thread to score in: {error}") from None
         return future
 
     def _serve(self) -> None:
@@ -76,6 +86,14 @@ class _Turns:
         self._lock = threading.Lock()
         self._running = 0
         self._before = 0.0
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        """In a forked child, where none of the threads that score is left."""
+        self._lock = threading.Lock()
+        if self._running:
+            self._running = 0
+            sys.setswitchinterval(self._before)
 
     def __enter__(self) -> None:
         with self._lock:
