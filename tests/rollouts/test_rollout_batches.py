@@ -2,6 +2,8 @@
 
 import json
 import random
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
@@ -13,6 +15,7 @@ from guerdon.rollouts.misuse import Misuse
 from guerdon.rollouts.output import StreamOutput
 from guerdon.rollouts.reader import Reader
 from guerdon.rollouts.seen import EARLIER, Seen
+from guerdon.wire.portable import check_portable
 
 NOTHING = StreamOutput(None)
 
@@ -206,6 +209,35 @@ def test_parquet_rows_have_the_same_groups(tmp_path):
     groups = [{item.group_id for item in batch} for batch in found]
     assert len(groups) == 10
     assert all(len(names) == 1 for names in groups)
+
+
+def test_parquet_values_are_the_same_alone_and_in_groups(tmp_path):
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
+    row = {
+        "response": "x",
+        "group_id": "g",
+        "ground_truth": Decimal("2.50"),
+        "day": noon.date(),
+        "at": noon,
+        "nested": [{"price": Decimal("0.1")}],
+        "image": b"\xff",
+    }
+    path = tmp_path / "data.parquet"
+    pq.write_table(pyarrow.Table.from_pylist([row]), path)
+    ((alone,),) = in_order(opened(str(path)))
+    ((grouped,),) = by_group(opened(str(path)))
+    assert alone.sample == grouped.sample
+    assert alone.sample.ground_truth == "2.50"
+    assert alone.sample.metadata == {
+        "day": "2024-01-01",
+        "at": "2024-01-01T12:00:00Z",
+        "nested": [{"price": "0.1"}],
+        "image": b"\xff",
+    }
+    check_portable({"sample": alone.sample}, target="a worker process")
 
 
 @pytest.mark.parametrize("packed", ["", ".gz", ".zst"])

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from guerdon.errors import MissingExtra
 from guerdon.rollouts.misuse import Misuse
 from guerdon.rollouts.record import Record
@@ -69,7 +71,7 @@ class ParquetRows:
         place = f"row {row + 1}"
         if isinstance(data, str):
             return Record(row, place, b"", None, data)
-        return Record(row, place, b"", data)
+        return Record(row, place, b"", plain_row(data))
 
     def _seekable(self) -> Any:
         if self._source.path is not None:
@@ -81,6 +83,19 @@ class ParquetRows:
             raise Misuse(f"cannot read {self._source.name}: {describe_damage(error)}") from None
         copy.seek(0)
         return copy
+
+
+def plain_row(row: Any) -> Any:
+    """A row with what JSON has, and bytes: decimals, dates and times become text.
+
+    So a reward gets the same, whether it runs here, in a worker, or on whole groups.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> plain_row({"answer": Decimal("2.50"), "image": b"png"})
+        {'answer': '2.50', 'image': b'png'}
+    """
+    return msgspec.to_builtins(row, builtin_types=(bytes,), enc_hook=repr)
 
 
 def import_pyarrow(purpose: str) -> tuple[Any, Any]:
