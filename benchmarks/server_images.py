@@ -5,7 +5,10 @@
 The scorer reads one byte of each image, so what is measured is the way there. Every contract runs
 on uvicorn with uvloop and httptools, one process, one connection, and an aiohttp client:
 
-- Guerdon over TCP, and through shared memory: `RemoteReward` against `guerdon serve`;
+- Guerdon over TCP, and through shared memory: `RemoteReward` against `guerdon serve`. The pictures
+  lie in ordinary arrays, which costs one copy into shared memory, or in `shared_array`s, where the
+  pipeline's own copy from its device puts them (that copy, which every contract needs first, is
+  counted for none);
 - pickled JPEG (quality 75) and PNG, the shape of flow_grpo's reward server and of verl-omni's
   client: PIL encodes, `pickle.dumps` of the bytes, the server unpickles and decodes with PIL;
 - JSON with base64 of JPEG (quality 95) and PNG, the shape of UniRL's `/score`: the server reads
@@ -51,7 +54,7 @@ import psutil
 from measure import arguments, machine
 from PIL import Image
 
-from guerdon.remote import RemoteReward
+from guerdon.remote import RemoteReward, shared_array
 from guerdon.sample import Media, Sample
 
 SIZES = (512, 1024)
@@ -67,6 +70,7 @@ TARGETS = {
     ("Guerdon, TCP", "JSON base64 JPEG 95"): 10.0,
     ("Guerdon, TCP", "JSON base64 PNG"): 100.0,
     ("Guerdon, shared memory", "JSON base64 JPEG 95"): 80.0,
+    ("Guerdon, shared arrays", "JSON base64 JPEG 95"): 80.0,
 }
 
 REWARD = '''
@@ -121,12 +125,15 @@ def floats(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) / 255
 
 
-def rounded(image: np.ndarray) -> np.ndarray:
-    """Floats in 0..1 as uint8, in the same layout."""
+def rounded(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Floats in 0..1 as uint8, in the same layout; into an array where one is given."""
     scaled = np.clip(image, 0, 1)
     np.multiply(scaled, 255, out=scaled)
     np.add(scaled, 0.5, out=scaled)
-    return scaled.astype(np.uint8)
+    if out is None:
+        return scaled.astype(np.uint8)
+    np.copyto(out, scaled, casting="unsafe")
+    return out
 
 
 # What the peers' clients do.
@@ -336,14 +343,27 @@ async def measured(
     return Cell(contract, start, size, len(images), client, served, wall)
 
 
-def guerdon_sender(remote: RemoteReward, start: str) -> Send:
-    """Guerdon's client; every sample is made anew, as a trainer does."""
+def guerdon_sender(remote: RemoteReward, start: str, *, in_place: bool) -> Send:
+    """Guerdon's client; every sample is made anew, as a trainer does.
+
+    Args:
+        remote: the reward.
+        start: what the pictures are.
+        in_place: whether the pictures lie, or are rounded into, arrays in shared memory.
+    """
+    kept: list[np.ndarray] = []
 
     async def send(images: list[np.ndarray]) -> list[float]:
-        if start == "uint8":
-            arrays, layout = images, "HWC"
-        else:
-            arrays, layout = [rounded(image) for image in images], "CHW"
+        if in_place and not kept:
+            kept.extend(shared_array((len(images), *images[0].shape)))
+            if start == "uint8":
+                for array, image in zip(kept, images, strict=True):
+                    array[:] = image
+        layout = "HWC" if start == "uint8" else "CHW"
+        arrays = kept if in_place else images
+        if start != "uint8":
+            targets = kept or [None] * len(images)
+            arrays = [rounded(i, out) for i, out in zip(images, targets, strict=True)]
         samples = [
             Sample(
                 prompt="",
@@ -405,14 +425,18 @@ async def run_all(
     options: argparse.Namespace, places: dict[str, tuple[str, psutil.Process]]
 ) -> list[Cell]:
     """All cells, shape by shape."""
-    shapes = [HEADLINE] if options.smoke else [(s, b) for s in SIZES for b in BATCHES]
+    short = options.smoke or options.headline
+    shapes = [HEADLINE] if short else [(s, b) for s in SIZES for b in BATCHES]
     seconds, rounds = (0.2, 1) if options.smoke else (options.seconds, options.rounds)
     url = places["ours"][0]
+    sharing = {
+        "Guerdon, TCP": "off",
+        "Guerdon, shared memory": "on",
+        "Guerdon, shared arrays": "on",
+    }
     remotes = {
-        "Guerdon, TCP": RemoteReward(url, "one_byte", value_range=(0, 255), shared_memory="off"),
-        "Guerdon, shared memory": RemoteReward(
-            url, "one_byte", value_range=(0, 255), shared_memory="on"
-        ),
+        name: RemoteReward(url, "one_byte", value_range=(0, 255), shared_memory=how)
+        for name, how in sharing.items()
     }
     cells: list[Cell] = []
     async with aiohttp.ClientSession() as session:
@@ -437,7 +461,8 @@ def senders_for(
     _, server = places["ours"]
     base, other = places["peers"]
     senders: Senders = {
-        name: (guerdon_sender(remote, start), server) for name, remote in remotes.items()
+        name: (guerdon_sender(remote, start, in_place="arrays" in name), server)
+        for name, remote in remotes.items()
     }
     for name, (path, make) in peers().items():
         senders[name] = (peer_sender(session, base + path, make), other)
@@ -486,13 +511,19 @@ def report(cells: dict[tuple[str, str, int, int], Cell]) -> None:
             shown = [f"{c.client_ms:.3f} + {c.server_ms:.3f} ({c.wall_ms:.2f})" for c in row]
             print(f"{contract:24s}" + "".join(f"{text:>26s}" for text in shown))
         print(f"\nat {HEADLINE[0]}, batch {HEADLINE[1]}: images per CPU-second, and how many times")
-        for (mine, peer), target in TARGETS.items():
-            ours = cells[(mine, start, *HEADLINE)]
-            theirs = cells[(peer, start, *HEADLINE)]
-            print(
-                f"{mine:24s} {1000 / ours.cpu_ms:9,.0f}   {peer:20s} {1000 / theirs.cpu_ms:7,.1f}"
-                f"   {theirs.cpu_ms / ours.cpu_ms:7.1f}x   (target {target:g}x)"
-            )
+        compare(cells, start, start)
+    print("\nas the peers are published, from float32 arrays, against Guerdon from uint8 arrays")
+    compare(cells, "uint8", "float32")
+
+
+def compare(cells: dict[tuple[str, str, int, int], Cell], mine: str, theirs: str) -> None:
+    """The ratios with a target, for what each starts from."""
+    for (contract, peer), target in TARGETS.items():
+        own, other = cells[(contract, mine, *HEADLINE)], cells[(peer, theirs, *HEADLINE)]
+        print(
+            f"{contract:24s} {1000 / own.cpu_ms:9,.0f}   {peer:20s} {1000 / other.cpu_ms:7,.1f}"
+            f"   {other.cpu_ms / own.cpu_ms:7.1f}x   (target {target:g}x)"
+        )
 
 
 def main() -> None:
@@ -500,6 +531,7 @@ def main() -> None:
     parser = arguments((__doc__ or "").splitlines()[0])
     parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
     parser.add_argument("--json", metavar="FILE", help="write all cells here")
+    parser.add_argument("--headline", action="store_true", help="only 1024 x 1024, batch 8")
     parser.add_argument("--seconds", type=float, default=1.0, help="per cell and round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
