@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,11 +28,11 @@ import pytest
 from guerdon import registry
 from guerdon.backends.backend import Calls, Limits
 from guerdon.backends.inline import InlineBackend
-from guerdon.backends.pool import PoolBackend
+from guerdon.backends.pool import PoolBackend, frames
 from guerdon.backends.pool.dispatcher import Dispatcher
 from guerdon.errors import Blame, ConfigError, FailureKind
 from guerdon.outcome import Failure, Outcome, Score
-from guerdon.policy import Policy
+from guerdon.policy import NO_RETRY, Policy
 from guerdon.reward import BaseReward, FunctionReward
 from guerdon.reward import reward as define
 from guerdon.sample import Media, Sample
@@ -321,6 +323,45 @@ def test_what_cannot_travel_is_named_and_loses_nobody_else(
 
 def takes_everything(response: str, metadata: Any) -> float:
     return float(len(metadata))
+
+
+def test_what_cannot_be_pickled_costs_its_own_calls(poison: ModuleType, tmp_path: Path) -> None:
+    pool = PoolBackend(workers=2, spares=0)
+    with ThreadPoolExecutor(1) as threads:
+        other = Calls([{"response": "a", "folder": str(tmp_path)}])
+        running = threads.submit(pool.run, poison.hold, other, Limits())
+        wait_until(lambda: bool(began(tmp_path)))
+        calls = Calls([{"response": "4", "ground_truth": "4"} for _ in range(6)])
+        calls.arguments[2]["ground_truth"] = defaultdict(lambda: 1)  # a mapping, and no plain one
+        results = pool.run(poison.act, calls, Limits()).sealed
+        (tmp_path / "go").touch()
+        assert running.result().sealed == [1.0]
+    pool.close()
+    lost = results.pop(2)
+    assert isinstance(lost, Failure)
+    assert (lost.kind, lost.blame) == (FailureKind.BAD_INPUT, Blame.DATA)
+    assert "cannot travel" in lost.message
+    assert results == [1.0] * 5
+
+
+def test_a_chunk_that_cannot_be_packed_for_want_of_descriptors_is_infrastructures_fault(
+    pool: PoolBackend, poison: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert score(pool, poison.act, samples_with({}, 4)).mask.all()
+
+    def exhausted(parts: Any) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    large = [Sample(response="x" * frames.SHARED_BYTES, ground_truth="4")]
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "copy_to_file", exhausted)
+        service = RewardService(
+            poison.act, backend=pool, policy=msgspec.structs.replace(MASK, retry=NO_RETRY)
+        )
+        (lost,) = service.score_sync(large)
+    assert isinstance(lost, Failure)
+    assert (lost.kind, lost.blame) == (FailureKind.UNAVAILABLE, Blame.INFRASTRUCTURE)
+    assert score(pool, poison.act, large).values.tolist() == [0.0]
 
 
 def test_large_arrays_pass_through_shared_memory(pool: PoolBackend, poison: ModuleType) -> None:

@@ -347,8 +347,29 @@ class Dispatcher:
             arguments=[job.calls.arguments[call] for call in chunk.calls],
             sizes=None if sizes is None else [sizes[call] for call in chunk.calls],
         )
-        slot.process.send(frames.RUN, run)
+        try:
+            slot.process.send(frames.RUN, run)
+        except Exception as error:
+            slot.chunk = None
+            self._not_sent(chunk, error)
+            return
         self._watch_writes(slot)
+
+    def _not_sent(self, chunk: Chunk, error: Exception) -> None:
+        """A chunk cannot be packed: fail the calls that are to blame, or all where none is."""
+        job = chunk.job
+        problems = {call: frames.unsendable(job.calls.arguments[call]) for call in chunk.calls}
+        for call, problem in problems.items():
+            if problem:
+                found = f"the arguments cannot travel to a worker process: {problem}"
+                job.fail(call, failure(FailureKind.BAD_INPUT, found, Blame.DATA))
+        if not any(problems.values()):
+            found = f"a worker cannot be given its work: {type(error).__name__}: {error}"
+            lost = failure(FailureKind.UNAVAILABLE, found, Blame.INFRASTRUCTURE)
+            for call in chunk.calls:
+                job.fail(call, lost)
+        job.put_back(chunk.calls)
+        self._settle(job)
 
     # Workers.
 

@@ -143,6 +143,20 @@ class Outgoing:
             self.descriptor = None
 
 
+def unsendable(arguments: Arguments) -> str:
+    """Why the arguments of a call cannot be sent, or "".
+
+    Example:
+        >>> unsendable({"response": "4"}), unsendable({"client": lambda: 1}) != ""
+        ('', True)
+    """
+    try:
+        pickle.dumps(arguments, protocol=5, buffer_callback=lambda _: None)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 def _size(view: memoryview) -> int:
     return view.nbytes
 
