@@ -223,7 +223,7 @@ def test_every_code_has_a_status() -> None:
     assert set(STATUS) == set(ErrorCode)
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/v1", "/v1/score/", "/%00"])
+@pytest.mark.parametrize("path", ["/nothing", "/pages", "/pages/", "/v1", "/v1/score/", "/%00"])
 def test_paths_that_are_not_there(client: Any, path: str) -> None:
     answer = client.get(path)
     assert (answer.status, str(answer.error.code)) == (404, "not_found")

@@ -28,6 +28,7 @@ from guerdon.server.journal import LOG
 from guerdon.server.negotiation import Form, reply_form
 from guerdon.server.openapi import docs_page, openapi
 from guerdon.server.orders import Orders
+from guerdon.server.page import ASSETS, PAGE, page_reply
 from guerdon.server.reading import Reader
 from guerdon.server.record import Metrics
 from guerdon.server.refusal import Refused
@@ -129,6 +130,7 @@ class Application:
 
     def _make_pages(self) -> Starlette:
         pages: list[tuple[str, Callable[[Request], Response]]] = [
+            ("/", self._front_page),
             (REWARDS_PATH, self._rewards_page),
             ("/livez", self._live_page),
             ("/readyz", self._ready_page),
@@ -136,6 +138,7 @@ class Application:
             ("/status.json", self._status_page),
             ("/openapi.json", self._openapi_page),
             ("/docs", self._docs_page),
+            *((path, self._asset) for path in ASSETS),
         ]
         routes = [Route(path, _endpoint(page), methods=["GET"]) for path, page in pages]
         handlers: dict[Any, Any] = {
@@ -148,6 +151,17 @@ class Application:
     def _caller(self, request: Request) -> str:
         headers = dict(cast("list[tuple[bytes, bytes]]", request.scope["headers"]))
         return self._credentials.caller(headers, request.scope["query_string"])
+
+    def _front_page(self, request: Request) -> Response:
+        self._caller(request)
+        return self._file(request, PAGE)
+
+    def _asset(self, request: Request) -> Response:
+        return self._file(request, ASSETS[request.scope["path"]])
+
+    def _file(self, request: Request, name: str) -> Response:
+        headers = _standard(self._score.request_id(dict(request.scope["headers"])))
+        return page_reply(name, headers)
 
     def _rewards_page(self, request: Request) -> Response:
         self._caller(request)
