@@ -19,9 +19,8 @@ function requestOptions(query) {
   const fields = new URLSearchParams(query);
   const key = TOKEN_KEYS.find((name) => fields.get(name));
   if (key === undefined) return { cache: "no-store" }; // HTTP Basic is added by the browser
-  const encoded = new TextEncoder().encode(fields.get(key));
-  const token = Array.from(encoded, (byte) => String.fromCharCode(byte)).join("");
-  return { cache: "no-store", credentials: "omit", headers: { authorization: `Bearer ${token}` } };
+  const authorization = `Bearer ${fields.get(key)}`;
+  return { cache: "no-store", credentials: "omit", headers: { authorization } };
 }
 
 export class Source {
