@@ -16,3 +16,11 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the shared data folder is not beside this checkout (../shared/data)")
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine gives an endless loop little processor time; a sleeping call uses none."""
+    from guerdon.backends.pool import dispatcher
+
+    monkeypatch.setattr(dispatcher, "CPU_SHARE", 0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -149,13 +150,13 @@ def test_workers_killed_under_load_lose_nothing(serve: Any, rewards: Any, no_bug
         replicas = client.server.server.application.rewards["echo"].replicas
         while not done.is_set():
             for replica in replicas:
-                for pid in replica.backend.pids():
-                    try:
-                        psutil.Process(pid).kill()
+                # A worker that is killed before it is ready counts as one that cannot start.
+                pids = replica.backend.pids()
+                if pids and replica.backend.ready() == len(pids):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        psutil.Process(pids[killed % len(pids)]).kill()
                         killed += 1
-                    except psutil.NoSuchProcess:
-                        pass
-            done.wait(0.3)
+            done.wait(0.05)
 
     killer = threading.Thread(target=kill)
     killer.start()

@@ -7,13 +7,18 @@ from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from guerdon.backends.backend import CLOSED, Calls
+from guerdon.backends.pool import dispatcher as dispatching
 from guerdon.backends.pool.board import AREA_BYTES, IDLE, Board, Now
 from guerdon.backends.pool.dispatcher import Dispatcher
 from guerdon.backends.pool.job import Job
 from guerdon.backends.pool.process import WorkerProcess
 from guerdon.outcome import Failure
 from guerdon.reward import FunctionReward
+
+DECLARED_SHARE = dispatching.CPU_SHARE
 
 
 def a_reward(response: str) -> float:
@@ -83,3 +88,25 @@ def test_only_a_call_that_still_ran_when_its_worker_was_killed_has_timed_out() -
     assert job.waiting == 2
     assert isinstance(job.results(CLOSED).sealed[1], Failure)
     assert job.is_done(1)
+
+
+@pytest.mark.parametrize(
+    ("declares", "burned", "size", "blame"),
+    [
+        (True, 0.5, 1, "candidate"),
+        (True, 0.49, 1, "scorer"),
+        (True, None, 1, "scorer"),
+        (False, 1.0, 1, "scorer"),
+        (True, 1.0, 2, "scorer"),
+    ],
+)
+def test_half_of_the_deadline_in_processor_time_is_evidence(
+    monkeypatch: pytest.MonkeyPatch, declares: bool, burned: float | None, size: int, blame: str
+) -> None:
+    monkeypatch.setattr(dispatching, "CPU_SHARE", DECLARED_SHARE)
+    faults = ("timeout",) if declares else ()
+    reward = FunctionReward(a_reward, deadline=1.0 / size, candidate_fault=faults)
+    job = Job(reward, Calls([{"response": "x"}], None if size == 1 else [size]), b"")
+    lost = dispatching._too_slow(job, 0, burned)
+    assert (lost.kind, lost.blame) == ("timeout", blame)
+    assert bool(lost.evidence) is (blame == "candidate")
