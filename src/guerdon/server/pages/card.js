@@ -136,12 +136,11 @@ class Failures {
 
 /** A mean that is known over the last minute, since the start, or not at all. */
 function meanText(mean, format) {
-  if (!mean) return [UNKNOWN_MEAN, ""];
+  if (!mean) return ["unknown", "/metrics did not answer"];
   if (mean.whole === null) return ["–", "no batch yet"];
   if (mean.recent === null) return [format(mean.whole), "since the start"];
-  return [format(mean.recent), `last minute; ${format(mean.whole)} since the start`];
+  return [format(mean.recent), `in the last minute; ${format(mean.whole)} since the start`];
 }
-const UNKNOWN_MEAN = "unknown";
 
 export class Card {
   #title = element("h2");
@@ -153,8 +152,8 @@ export class Card {
   #rate = new Tile("Throughput", element("dd", "", this.#spark.element));
   #latency = new Latency();
   #queue = new Tile("Queue");
-  #wait = new Tile("Wait of a batch's oldest sample, mean");
-  #batch = new Tile("Batch size, mean");
+  #wait = new Tile("Mean wait");
+  #batch = new Tile("Mean batch");
   #replicas = new Tile("Replicas");
   #outcomes = new Outcomes();
   #histogram = new Histogram();
@@ -210,7 +209,8 @@ export class Card {
     this.#latency.show(reward.latency_ms);
     const groups = reward.group_waiting ? `; ${count(reward.group_waiting)} more wait for their group` : "";
     this.#queue.show(count(reward.queue_depth), `samples wait, of at most ${count(reward.queue_bound)}${groups}`);
-    this.#wait.show(...meanText(means?.wait, (seconds) => milliseconds(seconds * 1000)));
+    const [waited, over] = meanText(means?.wait, (seconds) => milliseconds(seconds * 1000));
+    this.#wait.show(waited, ["of a batch's oldest sample", over].filter(Boolean).join("; "));
     const running = `${plural(reward.batches_running, "batch runs", "batches run")} now`;
     const [size, span] = meanText(means?.batch, rough);
     this.#batch.show(size, [span, running].filter(Boolean).join("; "));

@@ -55,7 +55,9 @@ export class Source {
     let answer;
     try {
       const signal = AbortSignal.timeout(PATIENCE_MS);
-      answer = await fetch(path, { ...this.#options, signal });
+      // An address with a password in it (user:password@host) is none that may be fetched.
+      const address = new URL(path, location.origin + location.pathname);
+      answer = await fetch(address, { ...this.#options, signal });
     } catch (error) {
       const slow = error.name === "TimeoutError";
       throw new Unreachable(
