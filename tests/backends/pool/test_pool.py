@@ -344,6 +344,25 @@ def test_what_cannot_be_pickled_costs_its_own_calls(poison: ModuleType, tmp_path
     assert results == [1.0] * 5
 
 
+def test_what_exists_only_here_costs_its_own_calls(
+    pool: PoolBackend, poison: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ModuleType("only_here")
+    here.Mapping = type("Mapping", (dict,), {"__module__": "only_here"})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "only_here", here)
+    calls = Calls([{"response": "4", "ground_truth": "4"} for _ in range(6)])
+    calls.arguments[2]["ground_truth"] = here.Mapping()
+    assert score(pool, poison.act, samples_with({}, 40)).mask.all()
+    pids = set(pool.pids())
+    results = pool.run(poison.act, calls, Limits()).sealed
+    lost = results.pop(2)
+    assert isinstance(lost, Failure)
+    assert (lost.kind, lost.blame) == (FailureKind.BAD_INPUT, Blame.DATA)
+    assert "cannot be read in a worker process: ModuleNotFoundError" in lost.message
+    assert results == [1.0] * 5
+    assert set(pool.pids()) == pids
+
+
 def test_a_chunk_that_cannot_be_packed_for_want_of_descriptors_is_infrastructures_fault(
     pool: PoolBackend, poison: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -370,6 +370,7 @@ class Dispatcher:
                 job.fail(call, lost)
         job.put_back(chunk.calls)
         self._settle(job)
+        self._post(self._dispatch)  # the worker is still idle, and nothing else would tell
 
     # Workers.
 
@@ -404,6 +405,8 @@ class Dispatcher:
             self._results(slot, frames.CHUNK.unpack_from(body)[0], body[frames.CHUNK.size :])
         elif kind == frames.DONE:
             self._done(slot, msgspec.msgpack.decode(body, type=frames.Done))
+        elif kind == frames.UNREAD:
+            self._unread(slot, msgspec.msgpack.decode(body, type=str))
 
     def _loaded(self, slot: _Slot, loaded: frames.Loaded) -> None:
         slot.loading = None
@@ -456,6 +459,20 @@ class Dispatcher:
         most = self._settings.recycle_bytes
         if slot.worn_out or (most is not None and done.resident > most):
             self._replace(slot)
+
+    def _unread(self, slot: _Slot, problem: str) -> None:
+        """A worker cannot unpickle its chunk: from now on the calls of this job travel one by one,
+        so that each is judged by its own arguments."""
+        chunk, slot.chunk = slot.chunk, None
+        slot.unwanted_since = None
+        if chunk is None or chunk.job not in self._jobs:
+            return
+        if len(chunk.calls) == 1:
+            found = f"the arguments cannot be read in a worker process: {problem}"
+            chunk.job.fail(chunk.calls[0], failure(FailureKind.BAD_INPUT, found, Blame.DATA))
+        chunk.job.one_by_one = True
+        chunk.job.put_back(chunk.calls)
+        self._settle(chunk.job)
 
     def _settle(self, job: Job) -> None:
         if not job.unfinished:

@@ -11,7 +11,7 @@ import os
 import pickle
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import msgspec
@@ -30,7 +30,7 @@ HEAD = struct.Struct("<BQ")
 
 HELLO, LOAD, RUN, EXIT = range(4)
 """To the worker."""
-READY, LOADED, RESULTS, DONE = range(10, 14)
+READY, LOADED, RESULTS, DONE, UNREAD = range(10, 15)
 """From the worker."""
 SHARED = 0x80
 """Set in the kind when the body is in a file whose descriptor comes with it."""
@@ -188,6 +188,7 @@ def receive(connection: socket.socket) -> tuple[int, Any]:
 
     Raises:
         EOFError: the pool has gone.
+        Unpicklable: the message has been read, but what it holds exists only in the sender.
     """
     data, descriptors, _, _ = socket.recv_fds(connection, HEAD.size, 1)
     while data and len(data) < HEAD.size:
@@ -196,7 +197,7 @@ def receive(connection: socket.socket) -> tuple[int, Any]:
         raise EOFError
     kind, length = HEAD.unpack(data)
     if kind & SHARED:
-        return kind & ~SHARED, _load_shared(descriptors[0])
+        return kind & ~SHARED, _unpickled(lambda: _load_shared(descriptors[0]))
     body = bytearray(length)
     view = memoryview(body)
     while view:
@@ -204,7 +205,18 @@ def receive(connection: socket.socket) -> tuple[int, Any]:
         if not count:
             raise EOFError
         view = view[count:]
-    return kind, pickle.loads(body)
+    return kind, _unpickled(lambda: pickle.loads(body))
+
+
+class Unpicklable(Exception):
+    """A message holds something that exists only in the process that sent it."""
+
+
+def _unpickled(load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:
+        raise Unpicklable(f"{type(error).__name__}: {error}") from error
 
 
 def _load_shared(descriptor: int) -> Any:

@@ -41,6 +41,9 @@ class Job:
         reward: what is called.
         calls: the arguments.
         pickled: the reward as the workers load it.
+
+    Attributes:
+        one_by_one: whether a worker gets only one call at a time.
     """
 
     def __init__(self, reward: BaseReward, calls: Calls, pickled: bytes) -> None:
@@ -48,6 +51,7 @@ class Job:
         self.calls = calls
         self.pickled = pickled
         self.finished = threading.Event()
+        self.one_by_one = False
         self._waiting = deque(range(len(calls.arguments)))
         self._suspects: deque[int] = deque()
         self._tried_alone: set[int] = set()
@@ -71,7 +75,7 @@ class Job:
 
     def take(self, most: int) -> Chunk:
         """The next calls for a worker."""
-        count = min(most, len(self._waiting))
+        count = min(1 if self.one_by_one else most, len(self._waiting))
         return Chunk(next(_numbers), self, tuple(self._waiting.popleft() for _ in range(count)))
 
     def take_suspect(self) -> Chunk:

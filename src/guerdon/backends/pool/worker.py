@@ -44,7 +44,11 @@ class Worker:
     def serve(self) -> None:
         """Answer messages until the pool says goodbye or is gone."""
         while True:
-            kind, message = frames.receive(self._connection)
+            try:
+                kind, message = frames.receive(self._connection)
+            except frames.Unpicklable as error:
+                self._send(frames.UNREAD, str(error))
+                continue
             if kind == frames.HELLO:
                 self._set_up(message)
             elif kind == frames.LOAD:
