@@ -482,3 +482,10 @@ def test_every_file_of_the_page_is_served_and_names_no_other_host(serve: Any, re
 
 def _flat(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
+
+
+async def test_a_token_given_as_a_password(browser: Browser, serve: Any, rewards: Any) -> None:
+    client = serve(hosted(rewards), tokens={"watcher": TOKEN})
+    await browser.open(f"http://me:{quote(TOKEN, safe='')}@127.0.0.1:{client.port}/")
+    await browser.until(READY)
+    assert await browser.value("document.querySelector('#banner').hidden")

@@ -20,7 +20,7 @@ QUERY_KEYS = ("token", "key", "api_key")
 ANYBODY = ""
 """The name of every caller of a server without tokens."""
 
-CHALLENGE = (b"www-authenticate", b'Bearer realm="guerdon", Basic realm="guerdon"')
+CHALLENGE = (b"www-authenticate", b'Basic realm="guerdon", Bearer realm="guerdon"')
 
 
 class Credentials:
