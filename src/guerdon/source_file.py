@@ -54,8 +54,8 @@ def module_name(location: Path) -> str:
         location: absolute.
 
     Example:
-        >>> module_name(Path("/work/rewards.py"))
-        'guerdon_file_0c9a453fad61.rewards'
+        >>> module_name(Path("/home/me/rewards.py"))
+        'guerdon_file_1f1910774272.rewards'
     """
     stem = location.stem
     if "." in stem:
