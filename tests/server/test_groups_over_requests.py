@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import gc
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from guerdon.errors import Blame, FailureKind
-from guerdon.outcome import Failure
-from guerdon.sample import Sample
+from guerdon.outcome import Failure, Outcome, Score
+from guerdon.sample import Media, Sample
+from guerdon.server.gathering import KEPT_SECONDS, GroupTable
+from guerdon.server.parcel import Place
 from guerdon.wire.protocol import ScoreRequest
 
 WAIT_SECONDS = 30.0
+
+
+def never_complete(*_: Any) -> None:
+    """No group is completed."""
+    raise AssertionError
+
+
+class Watched:
+    """Can be referred to weakly."""
 
 
 @pytest.fixture
@@ -222,3 +238,37 @@ def test_members_whose_client_is_gone_are_forgotten(client: Any) -> None:
     wait_for(client, 0)
     (lone,) = client.score(part(member("b"), size=2, group_timeout_ms=20)).outcomes
     assert lone.kind is FailureKind.UNAVAILABLE
+
+
+def test_a_scored_group_keeps_no_arrays() -> None:
+    """They are views of bodies, or of shared blocks that their clients may shorten by then."""
+    table = GroupTable(never_complete, None)
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    seen = weakref.ref(pixels)
+    media = Media(kind="image", array=pixels, layout="CHW", value_range="uint8")
+    samples = [member("a", images=(media,)), member("b")]
+    parcel: Any = SimpleNamespace(samples=samples, outcomes=[None, None])
+    outcomes: list[Outcome] = [Score(value=1.0), Score(value=2.0)]
+    table.remember("key", [[Place(parcel, 0)], [Place(parcel, 1)]], outcomes)
+    del pixels, media, samples, parcel
+    gc.collect()
+    assert seen() is None
+
+
+def test_scored_groups_are_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = GroupTable(never_complete, None)
+    seen = weakref.ref(watched := Watched())
+
+    def remember(key: str, **metadata: Any) -> None:
+        parcel: Any = SimpleNamespace(samples=[member("a", metadata=metadata)], outcomes=[None])
+        table.remember(key, [[Place(parcel, 0)]], [Score(value=1.0)])
+
+    remember("old", watched=watched)
+    del watched
+    gc.collect()
+    assert seen() is not None
+    later = time.monotonic() + 2 * KEPT_SECONDS
+    monkeypatch.setattr("guerdon.server.gathering.time.monotonic", lambda: later)
+    remember("new")
+    gc.collect()
+    assert seen() is None

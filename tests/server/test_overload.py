@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -142,6 +143,23 @@ def test_bytes_in_flight_are_bounded(serve: Any, gate: Any, no_bug: Any) -> None
         gate.opened.set()
         assert first.result().values == [1.0]
     assert client.post(large).values == [1.0]
+    assert client.status()["bytes_in_flight"] == 0
+
+
+def test_what_bodies_decompress_to_is_bounded(serve: Any, gate: Any, no_bug: Any) -> None:
+    client = serve(
+        {"gate": {"reward": gate.reward(), "inline": True}}, limits={"bytes_in_flight": 150_000}
+    )
+    small = gzip.compress(encode_json(request(1, keywords={"pad": "x" * 100_000})))
+    assert len(small) < 5000
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(client.post, small, content_encoding="gzip")
+        assert gate.entered.acquire(timeout=WAIT_SECONDS)
+        assert client.status()["bytes_in_flight"] > 100_000
+        assert client.post(small, content_encoding="gzip").error.code == "overloaded"
+        gate.opened.set()
+        assert first.result().values == [1.0]
+    assert client.post(small, content_encoding="gzip").values == [1.0]
     assert client.status()["bytes_in_flight"] == 0
 
 

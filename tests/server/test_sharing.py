@@ -11,8 +11,11 @@ import psutil
 import pytest
 
 from guerdon.errors import Blame, FailureKind
-from guerdon.outcome import Failure
+from guerdon.outcome import Failure, Score
 from guerdon.sample import Sample
+from guerdon.server import load
+from guerdon.server.application import Application
+from guerdon.server.reading import Reading
 from guerdon.wire.protocol import ScoreRequest
 
 WAIT_SECONDS = 30.0
@@ -184,6 +187,29 @@ def test_the_same_request_again_is_scored_once(serve: Any, rewards: Any, no_bug:
     later = ScoreRequest(samples=numbered(3, 2), rewards=["gate"], request_id="once", attempt=2)
     assert client.score(later).values == [3.0, 4.0]
     assert gate.calls == 4
+
+
+async def test_a_request_that_was_just_given_up_is_scored_anew(rewards: Any) -> None:
+    """Who comes back in the moment in which the server gives up gets no cancelled outcomes."""
+    gate = rewards.Gate()
+    config = load({"rewards": {"gate": {"reward": gate.reward(), "inline": True}}}, environment={})
+    application = Application(config)
+    application.start()
+    try:
+        request = ScoreRequest(samples=numbered(3, 1), rewards=["gate"], request_id="once")
+        reading = Reading(request, {}, b"digest")
+        first = application.orders.place(reading, "", "once")
+        application.orders.leave(first)
+        again = application.orders.place(reading, "", "once")
+        assert again is not first
+        gate.opened.set()
+        await again.done
+        (outcome,) = again.results[0].outcomes
+        assert isinstance(outcome, Score)
+        assert outcome.value == 3.0
+        assert application.orders.place(reading, "", "once") is again
+    finally:
+        await application.stop()
 
 
 def test_a_request_id_used_for_something_else_is_another_request(

@@ -183,6 +183,10 @@ class ScoreEndpoint:
             await self._receive(scope, receive, body, head.length)
             exchange.bytes_in = len(body)
             self._received.inc(len(body))
+            if head.encoding is not None:
+                most = self._limits.decompressed_bytes
+                await asyncio.to_thread(decompress, body, head.encoding, most)
+                reserved += self._reserve(len(body))
             reading = await self._read(body, head)
             order = self._place(reading, exchange)
             exchange.read_ms = exchange.elapsed_ms
@@ -211,7 +215,7 @@ class ScoreEndpoint:
         await receive_body(receive, body, announced, most, pause)
 
     def _reserve(self, size: int) -> int:
-        """Count a body before it is received."""
+        """Count a body before it is received, and what it decompresses to."""
         if self.bytes_in_flight + size > self._limits.bytes_in_flight:
             raise Refused(
                 ErrorCode.OVERLOADED,
@@ -223,14 +227,9 @@ class ScoreEndpoint:
         return size
 
     async def _read(self, body: Body, head: Head) -> Reading:
-        if len(body) <= INLINE_BYTES and head.encoding is None:
+        if len(body) <= INLINE_BYTES:
             return self._reader.read(body.view, head.form)
-        return await asyncio.to_thread(self._read_large, body, head)
-
-    def _read_large(self, body: Body, head: Head) -> Reading:
-        if head.encoding is not None:
-            decompress(body, head.encoding, self._limits.decompressed_bytes)
-        return self._reader.read(body.view, head.form)
+        return await asyncio.to_thread(self._reader.read, body.view, head.form)
 
     def _place(self, reading: Reading, exchange: Exchange) -> Order:
         request = reading.request

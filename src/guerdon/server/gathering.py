@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from guerdon.errors import Blame, FailureKind
 from guerdon.outcome import Failure, Outcome, failure
 from guerdon.sample import Sample
+from guerdon.server.admission import media_of
 from guerdon.server.parcel import Place
 
 KEPT_GROUPS = 1024
@@ -153,15 +154,25 @@ class GroupTable:
         return None
 
     def remember(self, key: Hashable, places: list[list[Place]], outcomes: list[Outcome]) -> None:
-        """Keep the outcomes of a scored group for members that come again."""
-        scored = _Scored(time.monotonic() + KEPT_SECONDS)
+        """Keep the outcomes of a scored group for members that come again.
+
+        Not of members with arrays: these are views of a body whose memory is wanted, or of a
+        shared block that its client may shorten from now on, and could not be compared anyway.
+        """
+        now = time.monotonic()
+        scored = _Scored(now + KEPT_SECONDS)
         for waiting, outcome in zip(places, outcomes, strict=True):
             sample = waiting[0].sample
-            if sample.sample_id is not None:
+            if sample.sample_id is not None and not _holds_array(sample):
                 scored.members[sample.sample_id] = (sample, outcome)
-        self._scored[key] = scored
-        while len(self._scored) > KEPT_GROUPS:
-            self._scored.popitem(last=False)
+        self._scored.pop(key, None)
+        if scored.members:
+            self._scored[key] = scored
+        while self._scored:
+            oldest = next(iter(self._scored))
+            if len(self._scored) <= KEPT_GROUPS and self._scored[oldest].until > now:
+                break
+            del self._scored[oldest]
 
     def callers_left(self) -> None:
         """Drop members for whom nobody waits any more, and groups without members."""
@@ -205,6 +216,10 @@ class GroupTable:
         for waiting in places:
             for place in waiting:
                 place.parcel.fail(place.position, lost)
+
+
+def _holds_array(sample: Sample) -> bool:
+    return any(media.array is not None for media in media_of(sample))
 
 
 def _refused(message: str) -> Failure:

@@ -175,10 +175,13 @@ class Orders:
             order.close(ENDING)
 
     def _same(self, key: Key) -> Order | None:
-        """The same request, running or answered."""
+        """The same request, running or answered; not one that was given up a moment ago."""
         self._forget_old()
+        running = self._running.get(key)
+        if running is not None and running.waiters:
+            return running
         answered = self._answered.get(key)
-        return self._running.get(key) or (answered.order if answered is not None else None)
+        return answered.order if answered is not None else None
 
     def _choose(self, request: ScoreRequest) -> list[tuple[Hosted, Variant]]:
         chosen: list[tuple[Hosted, Variant]] = []
