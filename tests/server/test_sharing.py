@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -141,35 +142,36 @@ def test_a_sample_that_kills_its_worker_costs_only_itself(
 def test_workers_killed_under_load_lose_nothing(serve: Any, rewards: Any, no_bug: Any) -> None:
     """Every request is answered once, with its own values, while workers are killed."""
     client = serve({"echo": {"reward": rewards.echo, "replicas": 2, "batch": {"size": 8}}})
-    done = threading.Event()
-    killed = 0
+    answered = itertools.count()
+    progress = threading.Semaphore(0)
+    killed: list[int] = []
 
     def ask(number: int) -> list[float]:
         request = ScoreRequest(samples=numbered(10 * number, 5), rewards=["echo"])
-        return client.score(request).values
+        values = client.score(request).values
+        if next(answered) % 60 == 59:
+            progress.release()
+        return values
 
     def kill() -> None:
-        nonlocal killed
+        """Kill a worker each time that 60 further requests have their answers.
+
+        A call that dies twice, the second time alone in a fresh worker, would rightly be blamed.
+        """
         replicas = client.server.server.application.rewards["echo"].replicas
-        while not done.is_set():
-            for replica in replicas:
-                # A worker that is killed before it is ready counts as one that cannot start.
-                pids = replica.backend.pids()
-                if pids and replica.backend.ready() == len(pids):
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        psutil.Process(pids[killed % len(pids)]).kill()
-                        killed += 1
-            done.wait(0.05)
+        for replica in (*replicas, *replicas):
+            assert progress.acquire(timeout=WAIT_SECONDS)
+            pids = replica.backend.pids()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(pids[0]).kill()
+                killed.append(pids[0])
 
     killer = threading.Thread(target=kill)
     killer.start()
-    try:
-        with ThreadPoolExecutor(16) as threads:
-            answers = list(threads.map(ask, range(300)))
-    finally:
-        done.set()
-        killer.join()
-    assert killed > 0
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(ask, range(300)))
+    killer.join()
+    assert len(killed) >= 3
     assert answers == [[float(10 * n + i) for i in range(5)] for n in range(300)]
 
 

@@ -76,8 +76,14 @@ class Equivalence(BaseReward):
         return slow_verdict(gold, answer, text)
 
 
+_CHANGES_MEANING = re.compile(r"\d\s+\d|=|\\text|\\mbox")
+"""What the normal form drops or joins although it matters: `1 2`, `x=5`, `5\\text{ or 6}`."""
+
+
 def _same_spelling(answer: str, gold: str) -> bool:
     r"""Equal in Hendrycks' normal form, which reads the `\frac12` that Math-Verify refuses."""
+    if _CHANGES_MEANING.search(answer) or _CHANGES_MEANING.search(gold):
+        return False
     try:
         normal = strip_string(answer.strip())
         return bool(normal) and normal == strip_string(gold.strip())
@@ -197,10 +203,16 @@ def _without_unit(answer: str) -> str:
     return answer if number is None else number
 
 
-def _answer_line(text: str) -> str | None:
-    """The last `Answer:` line or box, without the sentence's end, emphasis and a number's unit."""
-    for found in statements(text, DAPO_MARKERS):
-        if not found.weak:
+def _answer_line(text: str, *, sentences: bool = False) -> str | None:
+    """The last `Answer:` line or box, without the sentence's end, emphasis and a number's unit.
+
+    With `sentences`, where there is none: the last "the answer is" without a colon.
+    """
+    found_all = list(statements(text, DAPO_MARKERS))
+    for weak in (False, True) if sentences else (False,):
+        for found in found_all:
+            if found.weak is not weak:
+                continue
             answer = found.text.strip().strip("*").rstrip(". \t").strip()
             for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
                 inside = answer[len(left) : -len(right)]
@@ -241,7 +253,8 @@ class PrimeMath(Equivalence):
         if not self._compat:
             text = final_part(response)
             boxed = last_boxed(text)
-            return self._compare(_answer_line(text) if boxed is None else boxed, gold)
+            answer = _answer_line(text, sentences=True) if boxed is None else boxed
+            return self._compare(answer, gold)
         answer = prime.stated_answer(response)
         if prm800k.same_spelling(answer, gold, prm800k.VERL):
             return Ready(1.0)
