@@ -320,8 +320,10 @@ def _same(gold: Any, answer: Any) -> bool:
         if _surely_differ(gold, answer):
             return False
         return bool(library.equal(gold, answer, FLOAT_ROUNDING, NUMERIC_PRECISION))
+    except MemoryError:
+        raise  # how much there is decides nothing about the answer
     except Exception:
-        return False
+        return False  # as the reference does
 
 
 def _surely_differ(gold: Any, answer: Any) -> bool:
@@ -341,6 +343,8 @@ def _surely_differ(gold: Any, answer: Any) -> bool:
         try:
             a = complex(gold.evalf(NUMERIC_PRECISION, subs=point))
             b = complex(answer.evalf(NUMERIC_PRECISION, subs=point))
+        except MemoryError:
+            raise
         except Exception:
             return False
         # A comparison with NaN is false as well.
