@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,3 +27,12 @@ def test_running_out_of_memory_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_errors_are_no_match_as_in_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_library", lambda: library(TypeError()))
     assert engine._same("gold", "answer") is False
+
+
+def test_no_stage_swallows_it() -> None:
+    lines = Path(engine.__file__).read_text(encoding="utf-8").splitlines()
+    swallowing = [i for i, line in enumerate(lines) if line.strip().startswith("except Exception")]
+    assert swallowing
+    for i in swallowing:
+        assert lines[i - 2].strip() == "except MemoryError:", f"line {i + 1}"
+        assert lines[i - 1].strip().startswith("raise")

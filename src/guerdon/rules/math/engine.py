@@ -131,6 +131,8 @@ def _default_parser(parser: Any) -> Callable[[str], list[Any]]:
             return parser.extract_target_from_pred(
                 text, targets, fallback_mode="first_match", extraction_mode="any_match"
             )
+        except MemoryError:
+            raise
         except Exception:
             return []
 
@@ -163,6 +165,8 @@ def _converted(library: _Library, latex: str) -> tuple[Any, ...]:
     try:
         with _PARSER_LOCK:
             value = converter.parse(latex)
+    except MemoryError:
+        raise
     except Exception:
         return ()
     return () if value is None else (value,)
@@ -283,6 +287,8 @@ def parse_pieces(pieces: list[Piece]) -> Parsed:
 def _percentage(value: tuple[Any, ...]) -> tuple[Any, ...]:
     try:
         return tuple(map(_library().percent, value))
+    except MemoryError:
+        raise
     except Exception:
         return ()
 
@@ -294,6 +300,8 @@ def _joined(values: list[Any], texts: list[str]) -> Parsed:
         members.extend(value.args if library.is_union(value) else (value,))
     try:
         return Parsed((library.union(*members),), " and ".join(texts))
+    except MemoryError:
+        raise
     except Exception:  # the reference then loses the text as well
         return NOTHING
 
