@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from guerdon.rules.compat import areal, geo3k, prime, unirl
+from guerdon.rules.compat import areal, geo3k, prime, prm800k, rlla, unirl
 from guerdon.rules.mmk12 import choice
 
 
@@ -107,6 +107,24 @@ def test_unirls_choice(text: str, letter: str) -> None:
 )  # fmt: skip
 def test_unirls_boxed_values(answer: str, truth: str, same: bool) -> None:
     assert unirl.same_value(answer, truth) == same
+
+
+def out_of_memory(*_: Any) -> Any:
+    raise MemoryError
+
+
+def test_running_out_of_memory_is_no_wrong_tool_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = '<tool_call>{"name": "a", "parameters": {}}</tool_call>'
+    monkeypatch.setattr(rlla, "_counts", out_of_memory)
+    with pytest.raises(MemoryError):
+        rlla.correctness(call.replace('"a"', '"b"'), call)
+
+
+def test_running_out_of_memory_is_no_text_without_latex(monkeypatch: pytest.MonkeyPatch) -> None:
+    latex = pytest.importorskip("pylatexenc.latex2text")
+    monkeypatch.setattr(latex.LatexNodes2Text, "latex_to_text", out_of_memory)
+    with pytest.raises(MemoryError):
+        prm800k.grade(r"\frac{1}{2}", r"\frac{1}{3}x", prm800k.VERL)
 
 
 def test_verl_omnis_choice_calls_two_missing_tags_equal() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from guerdon.errors import BadInput, InvalidReward
-from guerdon.rules.math import math_verify
+from guerdon.errors import BadInput, InvalidReward, MissingExtra
+from guerdon.rules.math import callers, math_verify, packages
 from guerdon.rules.math.callers import CALLERS, verdict
 from guerdon.rules.math.mathverify import response_after
 
@@ -113,3 +115,60 @@ def test_reasoning_that_does_not_end_scores_nothing_but_its_gold_is_read() -> No
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidReward):
         math_verify.bind(**options)
+
+
+@pytest.fixture
+def without_the_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installation that lacks math-verify."""
+    installed = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "math-verify":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    packages.versions.cache_clear()
+    callers._library.cache_clear()
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    yield
+    packages.versions.cache_clear()
+    callers._library.cache_clear()
+
+
+@pytest.mark.usefixtures("without_the_library")
+@pytest.mark.parametrize("system", CALLERS)
+def test_a_library_that_is_not_installed_is_no_wrong_answer(system: str) -> None:
+    with pytest.raises(MissingExtra, match="math-verify"):
+        verdict(system, "60", "60")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("antlr4"), BadInput("unusable")])
+@pytest.mark.parametrize("system", CALLERS)
+def test_what_says_nothing_about_the_answer_is_raised(
+    monkeypatch: pytest.MonkeyPatch, system: str, error: Exception
+) -> None:
+    monkeypatch.setattr(callers, "_library", lambda: _Broken(error))
+    with pytest.raises(type(error)):
+        verdict(system, "60", "60")
+
+
+@pytest.mark.parametrize("system", CALLERS)
+def test_what_the_library_stumbles_over_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    monkeypatch.setattr(callers, "_library", lambda: _Broken(RecursionError()))
+    assert verdict(system, "60", "60") is False
+
+
+class _Broken:
+    """Math-Verify, of which every call raises."""
+
+    latex = number = None
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def parse(self, *_: Any) -> list[Any]:
+        raise self._error
+
+    same = parse

@@ -178,6 +178,8 @@ def _without_latex(text: str) -> str:
     try:
         converter: Any = LatexNodes2Text()
         plain: str = converter.latex_to_text(prepared)
+    except MemoryError:
+        raise
     except Exception:
         # The original goes on with the text as it was, whatever its LaTeX reader stumbled over.
         return text

@@ -96,6 +96,8 @@ def correctness(turn: str, ground_truth: str) -> float:
         score, possible = _counts(gold, found)
         # In this order: another one rounds differently.
         return (high - low) * score / possible + low
+    except MemoryError:
+        raise  # how much there is decides nothing about the calls
     except Exception:
         # Whatever cannot be read or compared is the lowest score, as in the original.
         return low

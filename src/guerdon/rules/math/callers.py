@@ -15,6 +15,7 @@ from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
+from guerdon.errors import GuerdonError
 from guerdon.rules.math.packages import require
 
 AREAL_PRECISION = 6
@@ -104,9 +105,10 @@ def verdict(system: str, gold: str, response: str) -> bool:
     >>> verdict("areal_agent", "2x+8", r"\boxed{y=2x+8}")
     False
     """
+    _library()  # what cannot be imported is no answer's fault
     try:
         return CALLERS[system](gold, response)
-    except MemoryError:
-        raise  # how much there is decides nothing about the answer
+    except (MemoryError, ImportError, GuerdonError):
+        raise  # neither how much there is nor what is installed decides about the answer
     except Exception:
         return False
