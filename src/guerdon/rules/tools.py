@@ -6,8 +6,8 @@ formula; verl's `rlla.py` repeats it, see `guerdon.rules.compat.rlla`.
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -109,17 +109,53 @@ def calls_in_text(text: str) -> list[Call]:
     >>> [call.name for call in calls_in_text('<tool_call>{"name": "look"}</tool_call>')]
     ['look']
     """
-    found: list[Call] = []
+    return _all_readable(*_sorted_out(_pieces_of_text(text)))
+
+
+Piece: TypeAlias = "list[Call] | NoCall"
+
+
+def _pieces_of_text(text: str) -> Iterator[Piece]:
     at = text.find(_OPEN)
     while at >= 0:
         start = at + len(_OPEN)
         end = text.find(_CLOSE, start)
         if end < 0:
-            raise NoCall("a tool_call tag is not closed")
-        found.extend(_calls_in_block(text[start:end]))
-        if len(found) > MAX_CALLS:
-            raise NoCall(f"more than {MAX_CALLS} calls")
+            yield NoCall("a tool_call tag is not closed")
+            return
+        try:
+            yield _calls_in_block(text[start:end])
+        except NoCall as error:
+            yield error
         at = text.find(_OPEN, end)
+
+
+def _pieces_of_message(message: Message) -> Iterator[Piece]:
+    for call in message.tool_calls:
+        try:
+            yield [parse_call({"name": call.name, "arguments": call.arguments})]
+        except NoCall as error:
+            yield error
+    if not message.tool_calls:  # else its text is what they were read from
+        yield from _pieces_of_text(final_part(message.text))
+
+
+def _sorted_out(pieces: Iterator[Piece]) -> tuple[list[Call], list[NoCall]]:
+    found: list[Call] = []
+    unreadable: list[NoCall] = []
+    for piece in pieces:
+        if isinstance(piece, NoCall):
+            unreadable.append(piece)
+        else:
+            found.extend(piece)
+        if len(found) + len(unreadable) > MAX_CALLS:
+            raise NoCall(f"more than {MAX_CALLS} calls")
+    return found, unreadable
+
+
+def _all_readable(found: list[Call], unreadable: list[NoCall]) -> list[Call]:
+    if unreadable:
+        raise unreadable[0]
     return found
 
 
@@ -136,24 +172,36 @@ def _calls_in_block(block: str) -> list[Call]:
             raise NoCall(str(error)) from None
 
 
-def calls_in_messages(messages: Sequence[Message]) -> list[Call]:
-    """The calls of all assistant messages: their `tool_calls`, and tags outside the thinking.
+def readable_calls(messages: Sequence[Message]) -> tuple[list[Call], int]:
+    """The calls of all assistant messages that can be read, and how many cannot.
+
+    Calls are a message's `tool_calls`, or without any, the tags in its text outside the thinking.
 
     Raises:
-        NoCall: As `calls_in_text`.
+        NoCall: There are above `MAX_CALLS`.
+
+    >>> text = '<tool_call>{</tool_call><tool_call>{"name": "look"}</tool_call>'
+    >>> calls, unreadable = readable_calls([Message("assistant", text)])
+    >>> calls[0].name, unreadable
+    ('look', 1)
     """
-    found: list[Call] = []
+    found, unreadable = _sorted_out(_pieces(messages))
+    return found, len(unreadable)
+
+
+def calls_in_messages(messages: Sequence[Message]) -> list[Call]:
+    """As `readable_calls`, where all of them can be read.
+
+    Raises:
+        NoCall: One cannot, or there are above `MAX_CALLS`.
+    """
+    return _all_readable(*_sorted_out(_pieces(messages)))
+
+
+def _pieces(messages: Sequence[Message]) -> Iterator[Piece]:
     for message in messages:
-        if message.role != "assistant":
-            continue
-        found.extend(
-            parse_call({"name": call.name, "arguments": call.arguments})
-            for call in message.tool_calls
-        )
-        found.extend(calls_in_text(final_part(message.text)))
-        if len(found) > MAX_CALLS:
-            raise NoCall(f"more than {MAX_CALLS} calls")
-    return found
+        if message.role == "assistant":
+            yield from _pieces_of_message(message)
 
 
 def gold_calls(ground_truth: object) -> list[Call]:
@@ -304,7 +352,8 @@ def tool_calls(
     `exact`: 1 if the calls are equal (names and argument values; order of arguments does not
     matter, order of calls does unless `ordered` is off), else 0. `graded`: partial credit by
     ToolRL's formula, see `graded`. Range 0 to 1. Calls come from the assistant messages only:
-    their `tool_calls` and `<tool_call>` tags in their text. Calls that cannot be read score 0.
+    their `tool_calls`, or where they have none, `<tool_call>` tags in their text. Calls that cannot
+    be read score 0.
     Source: ToolRL (Qian et al. 2025, arXiv:2504.13958) for `graded`.
 
     Args:

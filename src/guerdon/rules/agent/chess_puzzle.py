@@ -15,8 +15,9 @@ from guerdon.errors import BadInput, InvalidReward
 from guerdon.resources import Context
 from guerdon.reward import BaseReward
 from guerdon.rules.agent.chess_engine import UciSpec, chess_library
-from guerdon.rules.agent.replay import calls_of, text_argument
+from guerdon.rules.agent.replay import sent
 from guerdon.rules.case import case
+from guerdon.rules.tools import NoCall
 from guerdon.sample import Message
 
 MOVE_CHARS = 12
@@ -137,9 +138,11 @@ class ChessPuzzle(BaseReward):
         return {"score": value, "metrics": metrics}
 
     def _moves(self, messages: Sequence[Message]) -> list[str]:
-        calls = calls_of(messages, self._tool) or []
-        texts = [text_argument(call, self._argument) for call in calls[:MOST_MOVES]]
-        return [text.strip() for text in texts if text is not None]
+        try:
+            moves = sent(messages, self._tool, self._argument).texts
+        except NoCall:
+            return []
+        return [text.strip() for text in moves[:MOST_MOVES]]
 
     def _loss(self, context: Context, board: Any, move: Any) -> list[int]:
         if not self._quality or self._engine is None:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import msgspec
 
-from guerdon.errors import BadInput, InvalidReward
+from guerdon.errors import BadInput
 from guerdon.resources import Context, Database, SqliteSpec
-from guerdon.resources.sandbox.probe import EngineName
-from guerdon.reward import BaseReward
-from guerdon.rules.agent.replay import calls_of, text_argument
+from guerdon.rules.agent.replay import FinalState, Replaying, Spoilt
 from guerdon.rules.case import case
-from guerdon.rules.code.code_reward import CORES
-from guerdon.rules.code.verdict import CREDITS, Credit
-from guerdon.rules.option import one_of
 from guerdon.sample import Message
 
-MOST_CALLS = 256
-"""Further calls of the tool are not made again."""
+CHECK_SECONDS = 30.0
+"""For a query of the truth, which the reward's user wrote."""
 
 CANDIDATE, REFERENCE = "candidate", "reference"
 """Names of the two databases; a caller's tools acquire `SqliteSpec(dump=..., name="candidate")`."""
@@ -90,7 +85,7 @@ _FIXTURES = (
 )
 
 
-class DatabaseState(BaseReward):
+class DatabaseState(FinalState):
     """1 if the final state of an SQLite database is the wanted one, else 0; or a share of checks.
 
     The statements that the model sent to its tool are made again on a fresh database from the row's
@@ -101,10 +96,9 @@ class DatabaseState(BaseReward):
     Args:
         tool: name of the model's tool.
         argument: of the tool that holds the statement.
-        replay: whether statements are made again.
-        credit: for checks: `all`, or `fraction` of those that hold.
         statement_seconds: for each statement.
-        engine: see `guerdon.resources.sandbox.Sandbox`.
+        replaying: `replay`, `credit` (of checks), `total_seconds`, `engine`; see
+            `guerdon.rules.agent.replay.FinalState`.
 
     Metadata key: `dump`, SQL that makes the database.
 
@@ -126,9 +120,7 @@ class DatabaseState(BaseReward):
     """
 
     name = "database_state"
-    value_range = (0.0, 1.0)
-    work = "io"
-    concurrency = CORES
+    auto_register = True
     fixtures = _FIXTURES
 
     def __init__(
@@ -136,20 +128,10 @@ class DatabaseState(BaseReward):
         *,
         tool: str = "sql",
         argument: str = "query",
-        replay: bool = True,
-        credit: Credit = "all",
         statement_seconds: float = 5.0,
-        engine: EngineName = "auto",
+        **replaying: Unpack[Replaying],
     ) -> None:
-        one_of("credit", credit, CREDITS)
-        if not statement_seconds > 0:
-            raise InvalidReward(f"statement_seconds must be above 0, got {statement_seconds}")
-        self._tool = tool
-        self._argument = argument
-        self._replay = replay
-        self._credit: Credit = credit
-        self._seconds = statement_seconds
-        self._engine: EngineName = engine
+        super().__init__(tool, argument, statement_seconds, **replaying)
 
     def call(
         self,
@@ -161,46 +143,47 @@ class DatabaseState(BaseReward):
         """Make the state, and compare it."""
         wanted = read_truth(ground_truth)
         database = context.acquire_resource_sync(self._spec(dump, CANDIDATE))
-        if self._replay:
-            told = self._make(database, response_messages)
-            if told:
-                return {"score": 0.0, "info": {"message": told}}
-        reference = context.acquire_resource_sync(self._spec(dump, REFERENCE))
-        if isinstance(wanted, str):
-            wrong = reference.script(wanted, seconds=self._seconds)
-            if wrong:
-                raise BadInput(f"the statements of the ground truth fail: {wrong}")
-            goal = reference.state()
-            try:
-                return {"score": float(database.state() == goal)}
-            except BadInput as error:  # what the model left cannot be read; the goal can
-                return {"score": 0.0, "info": {"message": str(error)}}
-        if database.settle():
-            return {"score": 0.0, "info": {"message": "the model left a broken database"}}
-        held = [self._holds(database, check, reference) for check in wanted]
-        score = float(all(held)) if self._credit == "all" else sum(held) / len(held)
-        return {"score": score, "metrics": {"held": sum(held), "checks": len(held)}}
+        try:
+            unreadable = self._make(database, response_messages) if self.replay else 0
+            reference = context.acquire_resource_sync(self._spec(dump, REFERENCE))
+            if isinstance(wanted, str):
+                held = [self._reaches(database, reference, wanted)]
+            elif database.settle():
+                raise Spoilt("broken", "the model left a broken database")
+            else:
+                held = [self._holds(database, check, reference) for check in wanted]
+        except Spoilt as end:
+            return end.result()
+        metrics = {"held": sum(held), "wanted": len(held), "unreadable_calls": unreadable}
+        return {"score": self.value(held), "metrics": metrics}
 
     def _spec(self, dump: str, name: str) -> SqliteSpec:
         if not isinstance(dump, str) or not dump.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise BadInput("the row's dump is no SQL that makes a database")
-        return SqliteSpec(dump=dump, name=name, engine=self._engine)
+        return SqliteSpec(dump=dump, name=name, engine=self.engine)
 
-    def _make(self, database: Database, messages: Sequence[Message]) -> str:
-        """Make the model's statements again; says what ended that, or nothing."""
-        calls = calls_of(messages, self._tool)
-        if calls is None:
-            return "a tool call cannot be read"
-        for call in calls[:MOST_CALLS]:
-            statement = text_argument(call, self._argument)
-            if statement is not None and database.query(statement, seconds=self._seconds).lost:
-                return "a statement ended the database"
-        return ""
+    def _make(self, database: Database, messages: Sequence[Message]) -> int:
+        """Make the model's statements again; how many calls cannot be read."""
+        sent = self.sent(messages)
+        for statement, seconds in self.timed(sent.texts):
+            if database.query(statement, seconds=seconds).lost:
+                raise Spoilt("lost", "a statement ended the database")
+        return sent.unreadable
+
+    def _reaches(self, database: Database, reference: Database, script: str) -> bool:
+        wrong = reference.script(script)
+        if wrong:
+            raise BadInput(f"the statements of the ground truth fail: {wrong}")
+        goal = reference.state()
+        try:
+            return database.state() == goal
+        except BadInput as error:  # what the model left cannot be read; the goal can
+            raise Spoilt("broken", str(error)) from None
 
     def _holds(self, database: Database, check: Check, reference: Database) -> bool:
-        found = database.query(check.sql, seconds=self._seconds, rows=len(check.rows) + 1)
+        found = database.query(check.sql, seconds=CHECK_SECONDS, rows=len(check.rows) + 1)
         if found.error:  # the check is wrong, or the model dropped or broke what it looks at
-            known = reference.query(check.sql, seconds=self._seconds, rows=1)
+            known = reference.query(check.sql, seconds=CHECK_SECONDS, rows=1)
             if known.error:
                 raise BadInput(f"the check {check.sql!r:.100} fails: {known.error}")
             return False

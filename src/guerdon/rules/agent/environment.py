@@ -10,11 +10,8 @@ from guerdon.errors import BadInput, InvalidReward, Unavailable
 from guerdon.resources import Context, Resource, Spec
 from guerdon.reward import BaseReward
 from guerdon.rules.json_form import parse_json
-from guerdon.rules.tools import NoCall, calls_in_messages
+from guerdon.rules.tools import NoCall, readable_calls
 from guerdon.sample import Message, Sample
-
-MOST_STEPS = 1024
-"""Further steps are not made again."""
 
 
 class Environment(Resource):
@@ -96,11 +93,10 @@ class EnvironmentScore(BaseReward):
     def _make(self, environment: Environment, messages: Sequence[Message]) -> int:
         """Make the steps; how many were no legal ones."""
         try:
-            calls = calls_in_messages(messages)
+            calls, wrong = readable_calls(messages)
         except NoCall:
             return 1
-        wrong = 0
-        for call in calls[:MOST_STEPS]:
+        for call in calls:
             arguments = {name: parse_json(value) for name, value in call.arguments.items()}
             try:
                 environment.step(call.name, arguments)

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
-from guerdon.errors import BadInput, InvalidReward
-from guerdon.resources import Context, Workspace, WorkspaceSpec
-from guerdon.resources.sandbox.files import check_name
-from guerdon.resources.sandbox.probe import EngineName
-from guerdon.reward import BaseReward
-from guerdon.rules.agent.replay import calls_of, text_argument
+from guerdon.errors import BadInput
+from guerdon.resources import Context
+from guerdon.rules.agent.replay import Replaying, Spoilt
+from guerdon.rules.agent.work_state import WorkState, checked_name, files_of
 from guerdon.rules.case import case
-from guerdon.rules.code.code_reward import CORES
-from guerdon.rules.code.verdict import CREDITS, Credit
-from guerdon.rules.option import one_of
 from guerdon.sample import Message
-
-MOST_CALLS = 64
-"""Further commands are not made again."""
-
-CANDIDATE = "candidate"
-"""A caller's tools acquire `WorkspaceSpec(files=..., name="candidate")`."""
 
 
 def _called(*commands: str) -> list[dict[str, Any]]:
@@ -67,7 +56,7 @@ _FIXTURES = (
 )
 
 
-class FileState(BaseReward):
+class FileState(WorkState):
     """1 if the files that the agent leaves are the wanted ones, else 0; or a share of them.
 
     The commands that the model sent to its tool are made again in a fresh workspace with the row's
@@ -79,10 +68,9 @@ class FileState(BaseReward):
     Args:
         tool: name of the model's tool.
         argument: of the tool that holds the command, for `bash -c`.
-        replay: whether commands are made again.
-        credit: `all`, or `fraction` of the named files.
         command_seconds: for each command.
-        engine: see `guerdon.resources.sandbox.Sandbox`.
+        replaying: `replay`, `credit` (of named files), `total_seconds`, `engine`; see
+            `guerdon.rules.agent.replay.FinalState`.
 
     Metadata key: `files`, texts by name.
 
@@ -92,9 +80,7 @@ class FileState(BaseReward):
     """
 
     name = "file_state"
-    value_range = (0.0, 1.0)
-    work = "io"
-    concurrency = CORES
+    auto_register = True
     fixtures = _FIXTURES
 
     def __init__(
@@ -102,20 +88,10 @@ class FileState(BaseReward):
         *,
         tool: str = "bash",
         argument: str = "command",
-        replay: bool = True,
-        credit: Credit = "all",
         command_seconds: float = 10.0,
-        engine: EngineName = "auto",
+        **replaying: Unpack[Replaying],
     ) -> None:
-        one_of("credit", credit, CREDITS)
-        if not command_seconds > 0:
-            raise InvalidReward(f"command_seconds must be above 0, got {command_seconds}")
-        self._tool = tool
-        self._argument = argument
-        self._replay = replay
-        self._credit: Credit = credit
-        self._seconds = command_seconds
-        self._engine: EngineName = engine
+        super().__init__(tool, argument, command_seconds, **replaying)
 
     def call(
         self,
@@ -126,27 +102,14 @@ class FileState(BaseReward):
     ) -> dict[str, Any]:
         """Make the files, and compare them."""
         wanted = read_truth(ground_truth)
-        spec = WorkspaceSpec(files=_encoded(files or {}), name=CANDIDATE, engine=self._engine)
-        workspace = context.acquire_resource_sync(spec)
-        if self._replay and not self._make(workspace, response_messages):
-            return {"score": 0.0, "info": {"message": "a tool call cannot be read"}}
-        left = workspace.files()
+        try:
+            left, unreadable = self.left(context, response_messages, files_of(files, "files"))
+        except Spoilt as end:
+            return end.result()
         held = {name: _holds(left.get(name), want) for name, want in wanted.items()}
-        share = sum(held.values()) / len(held)
         info = {"differs": [name for name, fits in held.items() if not fits][:20]}
-        return {"score": share if self._credit == "fraction" else float(share == 1.0), "info": info}
-
-    def _make(self, workspace: Workspace, messages: Sequence[Message]) -> bool:
-        calls = calls_of(messages, self._tool)
-        for call in (calls or ())[:MOST_CALLS]:
-            command = text_argument(call, self._argument)
-            if command is None:
-                continue
-            try:
-                workspace.run(("bash", "-c", command), seconds=self._seconds)
-            except ValueError:  # no program can get such an argument: nothing happens
-                continue
-        return calls is not None
+        metrics = {"unreadable_calls": unreadable}
+        return {"score": self.value([*held.values()]), "info": info, "metrics": metrics}
 
 
 def read_truth(ground_truth: Any) -> dict[str, Any]:
@@ -159,7 +122,7 @@ def read_truth(ground_truth: Any) -> dict[str, Any]:
         raise BadInput("the ground truth is no mapping of file names to what they must hold")
     truth = cast("Mapping[str, Any]", ground_truth)
     for name, want in truth.items():
-        _checked(name)
+        checked_name(name)
         contains = cast("Any", want).get("contains") if isinstance(want, Mapping) else want
         if not isinstance(contains, str) and want is not None:
             raise BadInput(
@@ -175,20 +138,3 @@ def _holds(data: bytes | None, want: Any) -> bool:
     if isinstance(want, Mapping):
         return cast("Mapping[str, str]", want)["contains"] in text
     return text.removesuffix("\n") == str(want).removesuffix("\n")
-
-
-def _encoded(files: Mapping[str, str]) -> dict[str, bytes]:
-    if not isinstance(files, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise BadInput("files is no mapping of names to texts")
-    for name, text in files.items():
-        _checked(name)
-        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise BadInput(f"file {name!r} is no text")
-    return {name: text.encode("utf-8", "surrogateescape") for name, text in files.items()}
-
-
-def _checked(name: object) -> None:
-    try:
-        check_name(name if isinstance(name, str) else "")
-    except ValueError as error:
-        raise BadInput(str(error)) from None

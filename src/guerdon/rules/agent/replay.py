@@ -1,29 +1,158 @@
-"""The tool calls of a trajectory, to be made again against a fresh resource."""
+"""What a model sent to one of its tools, to be made again against a fresh resource.
+
+The base of the rewards for final states. A call that cannot be read did nothing in the rollout
+either: its tool answered with an error. So it is passed over, and counted.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict
 
-from guerdon.rules.tools import Call, NoCall, calls_in_messages
+import msgspec
+
+from guerdon.errors import InvalidReward
+from guerdon.resources.sandbox.probe import EngineName
+from guerdon.reward import BaseReward
+from guerdon.rules.code.code_reward import CORES
+from guerdon.rules.code.verdict import CREDITS, Credit
+from guerdon.rules.option import one_of
+from guerdon.rules.tools import Call, NoCall, readable_calls
 from guerdon.sample import Message
 
 
-def calls_of(messages: Sequence[Message], tool: str) -> list[Call] | None:
-    """The calls of one tool in their order; None where some call of the model cannot be read."""
-    try:
-        return [call for call in calls_in_messages(messages) if call.name == tool]
-    except NoCall:
-        return None
+class Sent(msgspec.Struct, frozen=True):
+    """What a tool was sent.
+
+    Attributes:
+        texts: the argument of each call, in order.
+        unreadable: calls that cannot be read, of any tool.
+    """
+
+    texts: tuple[str, ...]
+    unreadable: int
 
 
-def text_argument(call: Call, name: str) -> str | None:
-    """A text argument of a call; None where it lacks it or it is no text.
+def sent(messages: Sequence[Message], tool: str, argument: str) -> Sent:
+    """What one tool was sent.
+
+    Raises:
+        NoCall: there are more calls than anything reads.
 
     Example:
-        >>> text_argument(Call("sql", {"query": '"select 1"'}), "query")
-        'select 1'
+        >>> call = {"name": "sql", "arguments": {"query": "select 1"}}
+        >>> said = Message.parse({"role": "assistant", "content": "", "tool_calls": [call]})
+        >>> sent([said], "sql", "query").texts
+        ('select 1',)
     """
+    calls, unreadable = readable_calls(messages)
+    texts = [_text_argument(call, argument) for call in calls if call.name == tool]
+    return Sent(tuple(text for text in texts if text is not None), unreadable)
+
+
+def _text_argument(call: Call, name: str) -> str | None:
+    """A text argument of a call; None where it lacks it or it is no text."""
     raw = call.arguments.get(name)
     value = None if raw is None else json.loads(raw)
     return value if isinstance(value, str) else None
+
+
+class Replaying(TypedDict, total=False):
+    """Options of every reward for a final state; `FinalState` says what they mean."""
+
+    replay: bool
+    credit: Credit
+    total_seconds: float
+    engine: EngineName
+
+
+class FinalState(BaseReward):
+    """Base of the rewards for what an agent leaves behind.
+
+    Args:
+        tool: name of the model's tool.
+        argument: of the tool, which holds the statement or command.
+        seconds: for each of them.
+        replay: whether they are made again; else the caller's context holds what its tools changed.
+        credit: `all`, or `fraction` of what is wanted.
+        total_seconds: for all of them together; a rollout that takes longer is worth nothing.
+        engine: see `guerdon.resources.sandbox.Sandbox`.
+
+    Raises:
+        InvalidReward: an impossible option.
+    """
+
+    auto_register = False
+    value_range = (0.0, 1.0)
+    work = "io"
+    concurrency = CORES
+
+    def __init__(
+        self,
+        tool: str,
+        argument: str,
+        seconds: float,
+        *,
+        replay: bool = True,
+        credit: Credit = "all",
+        total_seconds: float = 300.0,
+        engine: EngineName = "auto",
+    ) -> None:
+        one_of("credit", credit, CREDITS)
+        if not (seconds > 0 and total_seconds > 0):
+            raise InvalidReward(
+                f"times must be above 0, got {seconds} for one and {total_seconds} for all"
+            )
+        self._tool, self._argument = tool, argument
+        self._seconds, self._total_seconds = seconds, total_seconds
+        self.replay = replay
+        self.engine: EngineName = engine
+        self._credit: Credit = credit
+
+    def value(self, held: Sequence[bool]) -> float:
+        """What the share of wanted things that hold is worth."""
+        share = sum(held) / len(held)
+        return share if self._credit == "fraction" else float(share == 1.0)
+
+    def sent(self, messages: Sequence[Message]) -> Sent:
+        """What the tool was sent.
+
+        Raises:
+            Spoilt: more calls than anything reads.
+        """
+        try:
+            return sent(messages, self._tool, self._argument)
+        except NoCall as error:
+            raise Spoilt("too_many_calls", str(error)) from None
+
+    def timed(self, texts: Sequence[str]) -> Iterator[tuple[str, float]]:
+        """Each text with the seconds that it may take.
+
+        Raises:
+            Spoilt: all together take too long.
+        """
+        end = time.monotonic() + self._total_seconds
+        for text in texts:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise Spoilt("timeout", f"the rollout takes more than {self._total_seconds:g} s")
+            yield text, min(left, self._seconds)
+
+
+class Spoilt(Exception):
+    """What the model did leaves nothing that can be compared; worth the low end.
+
+    Args:
+        status: how.
+        message: what happened, for people.
+    """
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def result(self) -> dict[str, Any]:
+        """What a reward returns for it."""
+        return {"score": 0.0, "info": {"status": self.status, "message": str(self)}}
