@@ -16,7 +16,7 @@ PARITY = Path(__file__).with_name("parity")
 
 @pytest.fixture(scope="session")
 def pool():
-    with_workers = PoolBackend(workers=2)
+    with_workers = PoolBackend(workers=4)
     yield with_workers
     with_workers.close()
 
@@ -26,14 +26,18 @@ def parity_server():
     """A server on a free port of the loopback that hosts the rewards of the parity tests."""
     cases = load_file(str(PARITY / "cases.py"))
     rule = load_file(str(PARITY / "rewards.py")).RULE
-    hosted = {n: {"reward": rule if n == "rule" else cases.reference(n)} for n in cases.HOSTED}
+    once = {"retry": {"attempts": 1}, "workers": 2}
+    hosted = {
+        name: {"reward": rule if name == "rule" else cases.reference(name), **once}
+        for name in cases.HOSTED
+    }
     config = load({"rewards": hosted, "serve": {"port": 0, "drain_seconds": 5.0}}, environment={})
     running = RunningServer(config).start()
     yield f"http://127.0.0.1:{running.server.port}"
     running.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def remote(parity_server):
     """From the name of a hosted reward to a reward that asks the server, once per sample."""
     return lambda name: RemoteReward(parity_server, name, retry={"attempts": 1})

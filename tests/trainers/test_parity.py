@@ -1,11 +1,12 @@
 """One reward, one value: through every trainer's adapter, inline, in a pool and over HTTP."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from guerdon.errors import ScoringFailed
+from guerdon.errors import FailureKind, ScoringFailed
 from guerdon.registry import load_file, resolve
 
 PARITY = Path(__file__).with_name("parity")
@@ -29,15 +30,6 @@ def place(request, pool):
         remote = request.getfixturevalue("remote")
         return lambda name: (remote(name), None)
     return lambda name: (reward_for(name), pool if request.param == "pool" else "inline")
-
-
-@pytest.fixture(params=["pool", "remote"])
-def killable(request, pool):
-    """As `place`, where a reward that hangs or crashes can be ended."""
-    if request.param == "remote":
-        remote = request.getfixturevalue("remote")
-        return lambda name: (remote(name), None)
-    return lambda name: (reward_for(name), pool)
 
 
 @pytest.mark.parametrize("trainer", cases.ADAPTERS)
@@ -68,13 +60,53 @@ async def test_components_agree(trainer, place):
     ]
 
 
+@pytest.fixture(params=["pool", "remote"])
+def where(request):
+    """Places where a reward that hangs or crashes can be ended."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def failing(request, pool):
+    """What becomes of every fault, by trainer and place.
+
+    The faults of one trainer are scored at once, so that the deadlines pass at the same time.
+    """
+    known = {}
+
+    async def rows_of(trainer, where):
+        if (trainer, where) not in known:
+            remote = request.getfixturevalue("remote") if where == "remote" else None
+            calls = {}
+            for ask, name, faults in ASKED:
+                reward = remote(name) if remote else cases.reference(name)
+                ask_for = getattr(adapter(trainer), ask)
+                for fault in faults:
+                    rows = cases.rows_with(fault)
+                    calls[ask, name, fault] = ask_for(reward, rows, None if remote else pool)
+            known[trainer, where] = dict(zip(calls, await asyncio.gather(*calls.values())))
+        return known[trainer, where]
+
+    return rows_of
+
+
+ASKED = (
+    # how the trainer is asked to go on, the reward, its faults
+    ("score_on", "faulty", (*cases.FAULTS, "abstention")),
+    ("score", "faulty", (*cases.FAULTS, "abstention")),
+    ("score", "candidate_faulty", cases.CANDIDATE_FAULTS),
+)
+
+
+def test_every_kind_of_failure_has_a_fault():
+    assert {kind for kind, _ in cases.FAULTS.values()} == set(FailureKind)
+
+
 @pytest.mark.parametrize("trainer", cases.ADAPTERS)
 @pytest.mark.parametrize("fault", cases.FAULTS)
-async def test_a_failure_is_never_a_silent_number(fault, trainer, killable):
+async def test_a_failure_is_never_a_silent_number(fault, trainer, where, failing):
     kind, blame = cases.FAULTS[fault]
-    reward, backend = killable("faulty")
-    rows = cases.rows_with(fault)
-    whole, found, other = await adapter(trainer).score_on(reward, rows, backend)
+    whole, found, other = (await failing(trainer, where))["score_on", "faulty", fault]
     assert whole[:3] == other[:3] == (1.0, False, "score")
     assert (found.kind, found.text) == ("failure", f"{kind} ({blame})")
     if adapter(trainer).MASKS:
@@ -85,11 +117,9 @@ async def test_a_failure_is_never_a_silent_number(fault, trainer, killable):
 
 @pytest.mark.parametrize("trainer", cases.ADAPTERS)
 @pytest.mark.parametrize("fault", cases.FAULTS)
-async def test_a_failure_raises_unless_the_user_says_otherwise(fault, trainer, killable):
+async def test_a_failure_raises_unless_the_user_says_otherwise(fault, trainer, where, failing):
     kind, blame = cases.FAULTS[fault]
-    reward, backend = killable("faulty")
-    rows = cases.rows_with(fault)
-    seen = await adapter(trainer).score(reward, rows, backend)
+    seen = (await failing(trainer, where))["score", "faulty", fault]
     assert isinstance(seen[1], ScoringFailed)
     assert f"faulty: {kind} ({blame})" in str(seen[1])
     for neighbour in (seen[0], seen[2]):
@@ -98,20 +128,17 @@ async def test_a_failure_raises_unless_the_user_says_otherwise(fault, trainer, k
 
 @pytest.mark.parametrize("trainer", cases.ADAPTERS)
 @pytest.mark.parametrize("fault", cases.CANDIDATE_FAULTS)
-async def test_what_a_candidate_causes_earns_the_worst_end_flagged(fault, trainer, killable):
-    reward, backend = killable("candidate_faulty")
-    rows = cases.rows_with(fault)
-    seen = await adapter(trainer).score(reward, rows, backend)
+async def test_what_a_candidate_causes_earns_the_worst_end_flagged(fault, trainer, where, failing):
+    seen = (await failing(trainer, where))["score", "candidate_faulty", fault]
     assert seen[1][:4] == (0.0, True, "failure", f"{fault} (candidate)")
     assert seen[0][:3] == seen[2][:3] == (1.0, False, "score")
 
 
 @pytest.mark.parametrize("trainer", cases.ADAPTERS)
-async def test_an_abstention_is_no_number_either(trainer, killable):
-    reward, backend = killable("faulty")
-    rows = cases.rows_with("abstention")
-    went_on = await adapter(trainer).score_on(reward, rows, backend)
-    seen = await adapter(trainer).score(reward, rows, backend)
+async def test_an_abstention_is_no_number_either(trainer, where, failing):
+    found = await failing(trainer, where)
+    went_on = found["score_on", "faulty", "abstention"]
+    seen = found["score", "faulty", "abstention"]
     if adapter(trainer).MASKS:
         assert went_on[1][:3] == seen[1][:3] == (None, False, "abstention")
     else:

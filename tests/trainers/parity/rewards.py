@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+import time
 
 from guerdon.compose import Child, WeightedSum
 from guerdon.errors import BadInput, RewardFailure, Unavailable
@@ -60,12 +61,11 @@ def hash_of(text: str) -> int:
 tiny_model = TinyModel()
 
 
-@reward(name="faulty", value_range=(0.0, 1.0), deadline=1.0, auto_register=False)
+@reward(name="faulty", value_range=(0.0, 1.0), deadline=0.5, auto_register=False)
 def faulty(response: str, fault: str = ""):
     """Fails in the way that the sample names, else 1."""
     if fault == "timeout":
-        while True:
-            pass
+        time.sleep(3600)
     if fault == "crashed":
         os._exit(3)
     if fault == "raised":
@@ -78,7 +78,20 @@ def faulty(response: str, fault: str = ""):
     return Abstention(reason="not mine") if fault == "abstention" else returned.get(fault, 1.0)
 
 
-candidate_faulty = faulty.configure(candidate_fault=("timeout", "crashed"))
+@reward(
+    name="candidate_faulty",
+    value_range=(0.0, 1.0),
+    deadline=0.5,
+    candidate_fault=("timeout", "crashed"),
+    auto_register=False,
+)
+def candidate_faulty(response: str, fault: str = ""):
+    """Runs what the candidate wrote, which hangs (and burns CPU) or crashes."""
+    while fault == "timeout":
+        pass
+    if fault == "crashed":
+        os._exit(3)
+    return 1.0
 
 
 @reward(name="rule_of_text", value_range=(0.0, 1.0), auto_register=False)
