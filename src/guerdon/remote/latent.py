@@ -16,6 +16,7 @@ from guerdon.policy import Retry
 from guerdon.remote.address import Urls
 from guerdon.remote.foreign import ForeignReward, Given
 from guerdon.sample import Sample
+from guerdon.wire.assigned import restored
 from guerdon.wire.safetensors import write_tensors
 
 if TYPE_CHECKING:
@@ -140,9 +141,9 @@ class RemoteLatent(ForeignReward):
         scores = found.get("raw_scores")
         if not isinstance(scores, list) or len(cast("list[Any]", scores)) != 1:
             raise bad_reply(answer.url, "it has no list of one raw score")
-        if found.get("assigned"):
-            told = str(found["assigned"])[:300]
-            return [failure(FailureKind.RAISED, told, Blame.CANDIDATE)]
+        if (flags := found.get("assigned")) is not None:
+            behind = cast("dict[str, Any]", flags).get("0") if isinstance(flags, dict) else flags
+            return [restored(behind)]
         raw = cast("list[Any]", scores)[0]
         number = None if isinstance(raw, bool) else as_number(raw)
         if number is None:

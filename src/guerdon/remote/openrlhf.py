@@ -13,6 +13,7 @@ from guerdon.remote.address import Urls
 from guerdon.remote.conversation import ChatTemplate, messages_of, plain_texts
 from guerdon.remote.foreign import ForeignReward, Given, plain_json, unusable
 from guerdon.sample import Sample
+from guerdon.wire.assigned import ASSIGNED, OUTCOME, restored
 
 if TYPE_CHECKING:
     from guerdon.remote.reply import Answer
@@ -24,6 +25,7 @@ class OpenRlhfReward(ForeignReward):
     """Scores with a server that answers OpenRLHF's remote reward calls.
 
     A request is `{"query": [...], "prompts": [...], "labels": [...]}`; a query is the whole text.
+    A number that a Guerdon server assigned is the failure or the abstention that it stands for.
     `rewards` of the reply are the values, `scores` and `extra_logs` become metrics. Lists, lists of
     one-element lists (which a model with one label gives), and a bare number for one query are
     read.
@@ -128,8 +130,12 @@ class OpenRlhfReward(ForeignReward):
             for name, values in {**logs, "scores": reply.get("scores")}.items()
             if (column := _column(values, len(items))) is not None
         }
+        flags = columns.pop(ASSIGNED, [None] * len(items))
+        behind = _column(reply.get(OUTCOME), len(items)) or [None] * len(items)
         return [
-            _given(reward, {name: column[i] for name, column in columns.items()})
+            restored(behind[i])
+            if flags[i] or behind[i] is not None
+            else _given(reward, {name: column[i] for name, column in columns.items()})
             for i, reward in enumerate(rewards)
         ]
 

@@ -21,6 +21,7 @@ from guerdon.remote.address import Urls
 from guerdon.remote.foreign import ForeignReward, Given, unusable
 from guerdon.remote.pictures import ImageForm, encoded_image, prompt_of, result_of, sources_of
 from guerdon.sample import Sample
+from guerdon.wire.assigned import restored
 from guerdon.wire.restricted_pickle import dump_pickle, load_pickle
 from guerdon.wire.typed import ready
 
@@ -190,9 +191,7 @@ class RemotePickle(ForeignReward):
         flags = reply.get("assigned")
         assigned = cast("dict[Any, Any]", flags) if isinstance(flags, dict) else {}
         return [
-            failure(FailureKind.RAISED, str(assigned[str(i)])[:SHOWN], Blame.CANDIDATE)
-            if str(i) in assigned
-            else self._given(row, reply, i)
+            restored(assigned[str(i)]) if str(i) in assigned else self._given(row, reply, i)
             for i, row in enumerate(rows)
         ]
 

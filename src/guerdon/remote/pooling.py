@@ -20,6 +20,7 @@ from guerdon.remote.address import Urls
 from guerdon.remote.conversation import ChatTemplate, messages_of, plain_texts
 from guerdon.remote.foreign import ForeignReward, Given, plain_json, unusable
 from guerdon.sample import Sample
+from guerdon.wire.assigned import restored
 from guerdon.wire.typed import ready
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class PoolingReward(ForeignReward):
     The text of a reward model is the whole conversation under its own chat template. With the form
     `messages` the server renders it; with `chat` it is rendered here by the template of `tokenizer`
     and sent as text, as verl does; with `text` prompt and response follow each other as they are.
-    The API `score` gets prompt and response as a pair.
+    The API `score` gets prompt and response as a pair. A number that a Guerdon server assigned is
+    the failure or the abstention that it stands for.
 
     Args:
         url: of the server, or several that score alike; see `ForeignReward`.
@@ -193,8 +195,13 @@ class PoolingReward(ForeignReward):
                 f"it has {len(rows)} rows for {len(items)} samples, or their indexes are not "
                 f"those of the samples",
             )
-        by_index = {row.index: getattr(row, field) for row in rows}
-        return [self._number(by_index[index]) for index in range(len(items))]
+        by_index = {row.index: row for row in rows}
+        return [
+            restored(row.guerdon_outcome)
+            if row.guerdon_assigned or row.guerdon_outcome is not None
+            else self._number(getattr(row, field))
+            for row in (by_index[index] for index in range(len(items)))
+        ]
 
     def _number(self, found: Any) -> Given:
         """The reward in what a row holds: a number, a vector, or a vector per token."""
@@ -224,13 +231,19 @@ class PoolingReward(ForeignReward):
 
 
 class _Row(msgspec.Struct):
-    """One row of any of the APIs; only the field of the asked one is looked at."""
+    """One row of any of the APIs; only the field of the asked one is looked at.
+
+    The last two are what a Guerdon server writes beside a number that it assigned, see
+    `guerdon.wire.assigned`.
+    """
 
     index: int
     probs: Any = None
     score: Any = None
     data: Any = None
     embedding: Any = None
+    guerdon_assigned: Any = None
+    guerdon_outcome: Any = None
 
 
 class _Reply(msgspec.Struct):

@@ -12,6 +12,7 @@ from guerdon.remote.address import Urls
 from guerdon.remote.conversation import as_json
 from guerdon.remote.foreign import ForeignReward, Given, plain_json, unusable
 from guerdon.sample import Sample
+from guerdon.wire.assigned import ASSIGNED, from_header, restored
 
 if TYPE_CHECKING:
     from guerdon.remote.reply import Answer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 class SlimeReward(ForeignReward):
     """Scores with a server that answers slime's `remote_rm` calls, one sample each.
 
+    A number that a Guerdon server assigned is the failure or the abstention that it stands for.
     A request is `{"prompt": ..., "response": "...", "label": ...}`; the reply is a number, or an
     object of which `reward_key` names the number and other numbers become metrics.
 
@@ -98,11 +100,16 @@ class SlimeReward(ForeignReward):
         from guerdon.remote.exchange import json_of
 
         found = json_of(answer)
+        behind = from_header(answer.headers)
+        if behind is not None:
+            return [behind]
         numbers: dict[str, float] = {}
         if isinstance(found, dict):
             if self._reward_key is None:
                 return [unusable("the reply is an object: name the key of its number, reward_key=")]
             reply = cast("dict[str, Any]", found)
+            if reply.get(ASSIGNED):
+                return [restored(None)]
             found = reply.get(self._reward_key)
             numbers = {
                 name: number

@@ -19,6 +19,7 @@ from guerdon.remote.address import Urls
 from guerdon.remote.foreign import ForeignReward, Given, plain_json, unusable
 from guerdon.remote.pictures import ImageForm, encoded_image, prompt_of, result_of, sources_of
 from guerdon.sample import Media, Sample
+from guerdon.wire.assigned import restored
 from guerdon.wire.typed import ready
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class RemoteUniRL(ForeignReward):
             raise bad_reply(
                 answer.url, f"it has {len(reply.results)} results for {len(items)} requests"
             )
-        none: list[dict[str, str]] = [{} for _ in items]
+        none: list[dict[str, Any]] = [{} for _ in items]
         errors, assigned = reply.errors or none, reply.assigned or none
         if len(errors) != len(items) or len(assigned) != len(items):
             raise bad_reply(answer.url, "its errors are not as many as its results")
@@ -183,11 +184,11 @@ class RemoteUniRL(ForeignReward):
     # Replies.
 
     def _given(
-        self, result: Mapping[str, Any], errors: Mapping[str, str], assigned: Mapping[str, str]
+        self, result: Mapping[str, Any], errors: Mapping[str, str], assigned: Mapping[str, Any]
     ) -> Given:
         name = self._reward
         if name in assigned:  # a number that stands for a failure stays a failure here
-            return failure(FailureKind.RAISED, assigned[name][:SHOWN], Blame.CANDIDATE)
+            return restored(assigned[name])
         metrics = result.get(name)
         if metrics is None:
             told = errors.get(name)
@@ -219,7 +220,7 @@ class RemoteUniRL(ForeignReward):
 class _Reply(msgspec.Struct, frozen=True):
     results: list[dict[str, Any]]
     errors: list[dict[str, str]] | None = None
-    assigned: list[dict[str, str]] | None = None
+    assigned: list[dict[str, Any]] | None = None
 
 
 def _messages(sample: Sample) -> Any:

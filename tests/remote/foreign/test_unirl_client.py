@@ -291,6 +291,6 @@ def test_there_and_back_again(score: Any) -> None:
         first, second, third, fourth = score(RemoteUniRL(url, reward="told", **QUICK), batch)
     assert (first.value, first.metrics) == (0.5, {"part": 0.25})
     # The number that stood for the candidate's failure is a failure again, not a score.
-    assert (second.kind, second.blame) == (FailureKind.RAISED, Blame.CANDIDATE)
+    assert (second.kind, second.blame) == (FailureKind.CRASHED, Blame.CANDIDATE)
     assert third.value == 1.0
     assert "bad_input (blame: data)" in fourth.message

@@ -155,7 +155,9 @@ def test_no_failure_of_a_latent_is_a_silent_number(serve: Any, no_bug: Any, blam
         if blame is Blame.CANDIDATE:
             assert asyncio.run(ask(url, payload)) == (-1.0, 1)
             answer = server.post(payload, "x/y", "/drm", x_drm_protocol_version="1")
-            assert f"{kind} (blame: candidate)" in json.loads(answer.body)["assigned"]["0"]
+            behind = {"outcome": "failure", "kind": str(kind), "blame": "candidate"}
+            assigned = json.loads(answer.body)["assigned"]
+            assert assigned == {"0": {**behind, "message": "it is so"}}
             continue
         told = (
             rf"HTTP {503 if kind in AGAIN[blame] else 422}: .*{kind} \(blame: {blame}\): it is so"

@@ -167,7 +167,8 @@ def test_a_candidates_failure_is_the_worst_end_of_the_range_and_flagged(start: A
         prompt = f"{kind}/candidate"
         assert asyncio.run(verl_omni(url(server), jpeg(), prompt)) == {"score": -1.0}
         _, found = ask(server, {"images": [jpeg()], "prompts": [prompt], "metadata": {}})
-        assert f"{kind} (blame: candidate)" in found["assigned"]["0"]
+        behind = {"outcome": "failure", "kind": str(kind), "blame": "candidate"}
+        assert found["assigned"] == {"0": {**behind, "message": "it is so"}}
 
 
 def test_an_abstention_is_an_error_unless_a_number_is_named(start: Any) -> None:

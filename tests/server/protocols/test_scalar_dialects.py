@@ -716,13 +716,19 @@ def test_our_slime_client_talks_to_our_dialect(serve: Any) -> None:
 
 
 def check_own_client(rm: Any) -> None:
-    """Scores come back, and one failure costs one sample, also within a request of several."""
+    """Scores come back, and one failure costs one sample, also within a request of several.
+
+    What the candidate caused is a number on the wire and a failure here.
+    """
     texts = ["|score/", "|raised/scorer", "|crashed/candidate", "x|score/"]
     samples = [Sample(prompt="", response=text, sample_id=str(i)) for i, text in enumerate(texts)]
-    with RewardService(rm, policy=Policy(on={"data": "mask"})) as service:
+    with RewardService(
+        rm, policy=Policy(on=dict.fromkeys(("data", "candidate"), "mask"))
+    ) as service:
         outcomes = service.score_sync(samples)
-    assert outcomes.mask.tolist() == [True, False, True, True]
-    assert outcomes.values[[0, 2, 3]].tolist() == [0.5, -1.0, 0.5]
+    assert outcomes.mask.tolist() == [True, False, False, True]
+    assert outcomes.values[[0, 3]].tolist() == [0.5, 0.5]
+    assert outcomes[2].blame is Blame.CANDIDATE
     assert "raised (blame: scorer): it is so" in outcomes[1].message
 
 

@@ -154,7 +154,8 @@ def test_no_failure_of_any_kind_is_a_silent_number(client: Any, blame: Blame) ->
         assert status == 200
         if blame is Blame.CANDIDATE:  # the worst end of the range, which the reply flags
             assert found["results"] == [{"faults": {"faults": -1.0}}]
-            assert f"{kind} (blame: candidate)" in found["assigned"][0]["faults"]
+            behind = {"outcome": "failure", "kind": str(kind), "blame": "candidate"}
+            assert found["assigned"] == [{"faults": {**behind, "message": "it is so"}}]
         else:
             assert found["results"] == [{}]
             assert f"{kind} (blame: {blame}): it is so" in found["errors"][0]["faults"]

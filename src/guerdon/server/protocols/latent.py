@@ -28,10 +28,11 @@ from guerdon.server.protocols.dialect import (
     join,
 )
 from guerdon.server.protocols.json_body import json_reply
-from guerdon.server.protocols.number import Numbers, message_of, status_of, told
+from guerdon.server.protocols.number import Numbers, message_of, status_of
 from guerdon.server.protocols.scalar import maximised
 from guerdon.server.refusal import Refused
 from guerdon.server.speech import Headers, Reply
+from guerdon.wire.assigned import behind
 from guerdon.wire.protocol import ErrorCode, ScoreReply, ScoreRequest
 from guerdon.wire.safetensors import read_tensors
 
@@ -126,7 +127,7 @@ class Scoring(ScoreRoute):
             "protocol_version": VERSION,
             "raw_scores": [number.value for number in numbers],
         }
-        flags = {str(i): told(outcomes[i]) for i, n in enumerate(numbers) if n.assigned}
+        flags = behind(outcomes)
         if flags:
             content["assigned"] = flags
         return json_reply(content, assigned=len(flags))

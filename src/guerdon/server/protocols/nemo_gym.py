@@ -33,6 +33,7 @@ from guerdon.server.protocols.number import NoNumber, Numbers, told
 from guerdon.server.protocols.scalar import ScalarSettings, maximised
 from guerdon.server.refusal import Refused
 from guerdon.server.speech import Headers, Reply
+from guerdon.wire.assigned import ASSIGNED
 from guerdon.wire.protocol import ScoreReply, ScoreRequest
 
 FAILURE_CLASS = "judge_failed"
@@ -44,7 +45,7 @@ KINDS = "guerdon"
 ABSTAINED = "abstained"
 OWN_FIELDS = frozenset(
     {"reward", "reward_components", "mask_sample", "failure_kind", "failure_reason"}
-    | {"_ng_failure_class", "_ng_failure_judge_error", "guerdon_assigned"}
+    | {"_ng_failure_class", "_ng_failure_judge_error", ASSIGNED}
 )
 """Fields of a reply that never come from the request, such as those of an earlier verification."""
 PARAMS, RESPONSE = "responses_create_params", "response"
@@ -179,7 +180,7 @@ class Verify(ScoreRoute):
             # Top-level numbers become metrics; a column of the task is never overwritten.
             found = {**{name: v for name, v in logged.items() if name not in OWN_FIELDS}, **found}
         else:
-            found |= {"guerdon_assigned": True, **_reason(outcome)}
+            found |= {ASSIGNED: True, **_reason(outcome)}
         return json_reply(found, assigned=int(assigned))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from guerdon.errors import InvalidSample
+from guerdon.outcome import Score
 from guerdon.remote.query import END_TOKENS, after_prompt, without_end
 from guerdon.sample import Sample
 from guerdon.server.protocols.dialect import Dialect, Rewards, checked_path, join
@@ -31,6 +32,7 @@ from guerdon.server.protocols.scalar import (
 )
 from guerdon.server.refusal import Refused
 from guerdon.server.speech import Reply
+from guerdon.wire.assigned import ASSIGNED, OUTCOME, described
 
 
 class OpenRLHFSettings(ScalarSettings, frozen=True, kw_only=True):
@@ -133,12 +135,14 @@ class Rewarding(ScalarRoute):
             values = [components_of(one).get(name) for one in scored]
             if all(value is not None for value in values):
                 logs[name] = values
+        behind: dict[str, Any] = {}
         if any(one.assigned for one in scored):
-            logs["guerdon_assigned"] = [float(one.assigned) for one in scored]
+            logs[ASSIGNED] = [float(one.assigned) for one in scored]
+            behind[OUTCOME] = list(map(_behind, scored))
         if len(scored) == 1:
             single = {name: values[0] for name, values in logs.items()}
-            return {"rewards": rewards[0], "scores": scores[0], "extra_logs": single}
-        return {"rewards": rewards, "scores": scores, "extra_logs": logs}
+            return {"rewards": rewards[0], "scores": scores[0], "extra_logs": single, **behind}
+        return {"rewards": rewards, "scores": scores, "extra_logs": logs, **behind}
 
     def _score(self, one: Scored) -> float:
         """What groups are filtered by. An assigned number has no components and stands for all."""
@@ -152,3 +156,8 @@ class Rewarding(ScalarRoute):
                 f"{', '.join(found) or 'none'}"
             )
         return found[name]
+
+
+def _behind(one: Scored) -> dict[str, Any] | None:
+    """What an assigned number stands for."""
+    return None if isinstance(one.outcome, Score) else described(one.outcome)

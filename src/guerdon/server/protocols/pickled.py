@@ -46,6 +46,7 @@ from guerdon.server.protocols.number import (
 from guerdon.server.protocols.scalar import maximised
 from guerdon.server.refusal import Refused
 from guerdon.server.speech import Headers, Reply
+from guerdon.wire.assigned import behind
 from guerdon.wire.protocol import ScoreReply, ScoreRequest
 from guerdon.wire.restricted_pickle import dump_pickle, load_pickle
 
@@ -201,9 +202,9 @@ class Scoring(ScoreRoute):
             content = form(Numbered([number.value for number in numbers], outcomes))
         except _Lacking as error:
             return self._lost({error.position: error}, len(outcomes))
-        flags = {i: told(outcomes[i]) for i, number in enumerate(numbers) if number.assigned}
+        flags = behind(outcomes)
         if flags:
-            content["assigned"] = {str(i): why for i, why in flags.items()}
+            content["assigned"] = flags
         return Reply(200, dump_pickle(content), PICKLE_TYPE, assigned=len(flags))
 
     def _lost(self, lost: Mapping[int, NoNumber], samples: int) -> Reply:

@@ -89,6 +89,10 @@ class ScalarRoute(ScoreRoute):
     def parse(self, body: memoryview) -> Asking:
         """What a body asks for; raises as `read`."""
 
+    def headers(self, scored: Sequence[Scored]) -> tuple[tuple[bytes, bytes], ...]:
+        """What a reply has beside the numbers; nothing by default."""
+        return ()
+
     @abstractmethod
     def error(self, status: int, message: str) -> Reply:
         """An error as the client of this dialect reads it."""
@@ -120,7 +124,8 @@ class ScalarRoute(ScoreRoute):
             content = write(scored)
         except Lacking as error:
             return self.error(NEVER, str(error))
-        return json_reply(content, assigned=sum(one.assigned for one in scored))
+        reply = json_reply(content, assigned=sum(one.assigned for one in scored))
+        return msgspec.structs.replace(reply, headers=self.headers(scored))
 
 
 def maximised(name: str | None, rewards: Rewards) -> str:

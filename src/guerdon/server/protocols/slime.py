@@ -28,6 +28,7 @@ from guerdon.server.protocols.scalar import (
 )
 from guerdon.server.refusal import Refused
 from guerdon.server.speech import Reply
+from guerdon.wire.assigned import ASSIGNED, header_of
 
 
 class SlimeSettings(ScalarSettings, frozen=True, kw_only=True):
@@ -92,6 +93,10 @@ class RemoteRm(ScalarRoute):
         """The client looks at the status alone."""
         return json_reply({"detail": message}, status)
 
+    def headers(self, scored: Sequence[Scored]) -> tuple[tuple[bytes, bytes], ...]:
+        """What an assigned number stands for: the reply may be a bare number."""
+        return header_of(scored[0].outcome)
+
     def refuse(self, refused: Refused) -> Reply:
         """The client looks at the status alone."""
         return detail(refused)
@@ -100,5 +105,5 @@ class RemoteRm(ScalarRoute):
         (one,) = scored
         if self._key is None:
             return one.value
-        flag = {"guerdon_assigned": True} if one.assigned else {}
+        flag = {ASSIGNED: True} if one.assigned else {}
         return {**components_of(one), **flag, self._key: one.value}

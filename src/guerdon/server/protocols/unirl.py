@@ -32,10 +32,11 @@ from guerdon.server.protocols.dialect import (
     join,
 )
 from guerdon.server.protocols.json_body import json_reply, read_json
-from guerdon.server.protocols.number import NoNumber, Numbers, told
+from guerdon.server.protocols.number import NoNumber, Numbers
 from guerdon.server.reading import LARGE
 from guerdon.server.refusal import Refused
 from guerdon.server.speech import Headers, Reply
+from guerdon.wire.assigned import described
 from guerdon.wire.protocol import ErrorCode, ScoreReply, ScoreRequest
 from guerdon.wire.typed import ready
 
@@ -210,41 +211,41 @@ class Scoring(ScoreRoute):
     ) -> Reply:
         results: list[dict[str, dict[str, float]]] = [{} for _ in range(count)]
         errors: list[dict[str, str]] = [{} for _ in range(count)]
-        assigned: list[dict[str, str]] = [{} for _ in range(count)]
+        assigned: list[dict[str, Any]] = [{} for _ in range(count)]
         for reply, numbers in zip(replies, places, strict=True):
             for result in reply.results:
                 for number, outcome in zip(numbers, result.outcomes, strict=True):
                     try:
-                        found, is_assigned = self._sub_metrics_of(result.name, outcome)
+                        found = self._sub_metrics_of(result.name, outcome)
                     except (NoNumber, _Missing) as error:
                         errors[number][result.name] = str(error)
                         continue
                     results[number][result.name] = found
-                    if is_assigned:
-                        assigned[number][result.name] = told(outcome)
+                    if not isinstance(outcome, Score):
+                        assigned[number][result.name] = described(outcome)
         content: dict[str, Any] = {"results": results, "errors": errors}
         total = sum(map(len, assigned))
         if total:
             content["assigned"] = assigned
         return json_reply(content, assigned=total)
 
-    def _sub_metrics_of(self, name: str, outcome: Outcome) -> tuple[dict[str, float], bool]:
-        """The sub-metrics in order, and whether the value is assigned; never empty."""
-        value, is_assigned = self._numbers.of(name, outcome)
+    def _sub_metrics_of(self, name: str, outcome: Outcome) -> dict[str, float]:
+        """The sub-metrics in order; never empty."""
+        value = self._numbers.of(name, outcome).value
         named = self._sub_metrics.get(name)
         first = name if named is None else named[0]
         if not isinstance(outcome, Score):
-            return {first: value}, is_assigned
+            return {first: value}
         parts = {k: v for k, v in outcome.components.items() if v is not None and k != first}
         if named is None:
-            return {first: value, **parts}, is_assigned
+            return {first: value, **parts}
         found = {first: value}
         for key in named[1:]:
             part = parts.get(key, outcome.metrics.get(key))
             if part is None:
                 raise _Missing(f"reward {name!r}: this score has no sub-metric {key!r}")
             found[key] = part
-        return found, is_assigned
+        return found
 
 
 class _Missing(Exception):

@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeAlias, cast
 import msgspec
 
 from guerdon.errors import ConfigError, InvalidSample, nearest
-from guerdon.outcome import EMPTY
+from guerdon.outcome import EMPTY, Score
 from guerdon.sample import Sample
 from guerdon.server.protocols.dialect import (
     Dialect,
@@ -46,6 +46,7 @@ from guerdon.server.protocols.scalar import (
 )
 from guerdon.server.refusal import Refused
 from guerdon.server.speech import Reply
+from guerdon.wire.assigned import ASSIGNED, OUTCOME, described
 from guerdon.wire.protocol import ErrorCode
 
 SERVING = ("ready", "degraded")
@@ -246,8 +247,8 @@ class _Route(ScalarRoute):
         def write(scored: Sequence[Scored]) -> Any:
             data = [row(i, one.value, options) for i, one in enumerate(scored)]
             for entry, one in zip(data, scored, strict=True):
-                if one.assigned:
-                    entry["guerdon_assigned"] = True
+                if not isinstance(one.outcome, Score):
+                    entry |= {ASSIGNED: True, OUTCOME: described(one.outcome)}
             return {
                 "id": f"{kind}-{secrets.token_hex(16)}",
                 "object": "list",
