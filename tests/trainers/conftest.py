@@ -16,7 +16,7 @@ PARITY = Path(__file__).with_name("parity")
 
 @pytest.fixture(scope="session")
 def pool():
-    with_workers = PoolBackend(workers=4)
+    with_workers = PoolBackend(workers=6)
     yield with_workers
     with_workers.close()
 
@@ -26,9 +26,13 @@ def parity_server():
     """A server on a free port of the loopback that hosts the rewards of the parity tests."""
     cases = load_file(str(PARITY / "cases.py"))
     rule = load_file(str(PARITY / "rewards.py")).RULE
-    once = {"retry": {"attempts": 1}, "workers": 2}
     hosted = {
-        name: {"reward": rule if name == "rule" else cases.reference(name), **once}
+        name: {
+            "reward": rule if name == "rule" else cases.reference(name),
+            "retry": {"attempts": 1},
+            # Faults wait for each other's deadlines unless there is a worker for each.
+            "workers": 4 if name == "faulty" else 1,
+        }
         for name in cases.HOSTED
     }
     config = load({"rewards": hosted, "serve": {"port": 0, "drain_seconds": 5.0}}, environment={})

@@ -84,7 +84,8 @@ def failing(request, pool):
                 for fault in faults:
                     rows = cases.rows_with(fault)
                     calls[ask, name, fault] = ask_for(reward, rows, None if remote else pool)
-            known[trainer, where] = dict(zip(calls, await asyncio.gather(*calls.values())))
+            seen = await asyncio.gather(*calls.values())
+            known[trainer, where] = dict(zip(calls, seen, strict=True))
         return known[trainer, where]
 
     return rows_of
