@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import pickle
+import threading
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -473,11 +474,94 @@ def test_assigned_rows_are_flagged(pool):
     sink = Sink()
     function = reward_function(cases.reference("candidate_faulty"), backend=pool)
     assert sink.call(function, ["a", "b"], fault=["", "crashed"]) == [1.0, 0.0]
-    assert sink.columns["faulty/outcome"] == ["score", "failure: crashed (candidate), assigned"]
-    assert sink.metrics["faulty/assigned"] == [0.5]
+    assert sink.columns["candidate_faulty/outcome"] == [
+        "score",
+        "failure: crashed (candidate), assigned",
+    ]
+    assert sink.metrics["candidate_faulty/assigned"] == [0.5]
 
 
 def test_components_can_be_left_out():
     sink = Sink()
     sink.call(reward_function(COMPOSITE, components=False), ["#### 4"], answer=["4"])
     assert set(sink.columns) == {"correct_and_tidy/outcome"}
+
+
+# --- what the trainer knows
+
+
+def trained(*, evaluates=False, **attributes):
+    """A trainer with the attributes that TRL's own have."""
+    sink = Sink()
+    sink.model = SimpleNamespace(training=not evaluates)
+    vars(sink).update(attributes)
+    return sink
+
+
+def test_the_trainer_says_how_large_groups_are():
+    """Two prompts of the dataset may be equal and follow each other: they are two groups."""
+    for evaluates, groups in ((False, "0011"), (True, "0000")):
+        kept = Seen()
+        sink = trained(evaluates=evaluates, num_generations=2, num_generations_eval=4)
+        sink.call(reward_function(kept, num_generations=2), ["a"] * 4)
+        assert "".join(sample.group_id for sample, _ in kept.samples) == groups
+
+
+def test_another_size_than_the_trainers_is_an_error():
+    with pytest.raises(ConfigError, match="num_generations is 3, but the trainer's is 2"):
+        trained(num_generations=2).call(reward_function(Seen(), num_generations=3), ["a"] * 6)
+
+
+@pytest.mark.parametrize(
+    ("policy", "settings", "found"),
+    [
+        ({"train": Policy(), "eval": MASKED}, {}, None),
+        ({"train": MASKED, "*": Policy()}, {}, "raises"),
+        ({"train": MASKED}, {}, None),
+        ({"train": Policy(), "held out": MASKED}, {"split": "held out"}, None),
+        (MASKED, {}, None),
+    ],
+)
+def test_evaluation_is_a_split_of_its_own(policy, settings, found):
+    function = reward_function(RULE, policy=policy, **settings)
+    sink = trained(evaluates=True)
+    if found == "raises":
+        with pytest.raises(ScoringFailed):
+            sink.call(function, ["#### 4"], answer=["no number"])
+    else:
+        assert sink.call(function, ["#### 4"], answer=["no number"]) == [None]
+
+
+def test_the_environment_of_a_row_reaches_the_reward():
+    @reward(auto_register=False)
+    def counted(response, environment):
+        return float(environment.counter)
+
+    environments = [SimpleNamespace(counter=n) for n in (1, 2)]
+    found = Sink().call(reward_function(counted), ["a", "b"], environments=environments)
+    assert found == [1.0, 2.0]
+
+
+def test_an_environment_that_nobody_reads_goes_to_no_worker(pool):
+    function = reward_function(cases.reference("candidate_faulty"), backend=pool)
+    locks = [threading.Lock() for _ in range(2)]
+    assert Sink().call(function, ["a", "b"], environments=locks, fault=["", ""]) == [1.0, 1.0]
+
+
+def test_frames_of_a_video_are_images():
+    parts = [{"type": "video", "video": [Picture(), "/frames/1.png"]}]
+    (sample,) = seen_by(["a"], prompts=[[{"role": "user", "content": parts}]])
+    first, second = (part.media for part in sample.prompt[0].content)
+    assert (first.kind, first.array.shape) == ("image", (2, 3, 3))
+    assert (second.kind, second.path) == ("image", "/frames/1.png")
+
+
+def test_pictures_in_a_completion():
+    """Tools may answer with images."""
+    talk = [
+        {"role": "tool", "name": "draw", "content": [{"type": "image", "image": Picture()}]},
+        {"role": "assistant", "content": "#### 4"},
+    ]
+    (sample,) = seen_by([talk])
+    assert sample.response[0].content[0].media.array.shape == (2, 3, 3)
+    assert Sink().call(reward_function(RULE), [talk], answer=["4"]) == [1.0]

@@ -13,13 +13,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from guerdon import registry
-from guerdon.errors import BadInput, BudgetExceeded, ConfigError, ScoringFailed, UnknownReward
+from guerdon.errors import BudgetExceeded, ConfigError, ScoringFailed, UnknownReward
 from guerdon.outcome import Abstention
 from guerdon.policy import Assign, Policy
 from guerdon.registry import load_file
 from guerdon.reward import reward
 from guerdon.service import RewardService
-from guerdon.trainers import verl
+from guerdon.trainers import scalar, verl
 
 PARITY = Path(__file__).with_name("parity")
 cases = load_file(str(PARITY / "cases.py"))
@@ -132,7 +132,7 @@ def test_extra_info_is_copied_when_it_is_called():
     ],
 )
 def test_parquet_values_are_plain(raw, plain):
-    found = verl.plain(raw)
+    found = scalar.plain(raw)
     assert found == plain
     assert json.loads(json.dumps(found)) == plain
 
@@ -143,8 +143,11 @@ def test_numpy_ground_truths_give_the_same_value():
 
 
 def test_extra_info_that_is_no_mapping():
-    with pytest.raises(BadInput, match="extra_info is a list"):
+    with pytest.raises(ScoringFailed, match="extra_info is a list"):
         score("gsm8k", "#### 4", "4", [1], reward=RULE)
+    row = score("gsm8k", "#### 4", "4", [1], reward=RULE, neutral=0.25, failure_share=1.0)
+    assert (row["score"], row["guerdon_assigned"]) == (0.25, 1.0)
+    assert row["guerdon_failure"].startswith("bad_input (data)")
 
 
 # --- rows
@@ -190,7 +193,7 @@ def test_a_long_failure_is_cut():
     row = asyncio.run(
         verl.compute_score_for(long_winded, neutral=0.0, failure_share=1.0)("x", "a", "b")
     )
-    assert len(row["guerdon_failure"]) == verl.SHOWN
+    assert len(row["guerdon_failure"]) == scalar.SHOWN
     assert row["guerdon_failure"].startswith("raised (scorer): ValueError: xxx")
 
 
@@ -314,6 +317,9 @@ def test_a_configuration_keeps_its_own_policy(tmp_path):
         ({"reward": RULE, "neutral": "zero"}, "neutral is a number"),
         ({"reward": RULE, "neutral": float("nan")}, "finite"),
         ({"reward": RULE, "components": "correct"}, "list of names"),
+        ({"reward": RULE, "timeout": True}, "timeout is a number"),
+        ({"reward": RULE, "acc": "false"}, "acc is true or false"),
+        ({"reward": RULE, "max_resp_len": 10}, "the reward 'overlong'"),
         ({"reward": RULE, "backend": "pol"}, "no backend is called 'pol'"),
     ],
 )
@@ -377,7 +383,7 @@ def test_a_pool_that_nobody_sized_is_small(tmp_path):
         verl.close()
         assert score("x", "a", "", {}, **settings)["score"] == 1.0
         (scorer,) = verl._scorers.values()
-        assert scorer._service._backends["pool"].workers == workers
+        assert scorer.service._backends["pool"].workers == workers
 
 
 def _in_child(queue):

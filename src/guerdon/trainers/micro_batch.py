@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 from guerdon.errors import BudgetExceeded, ScoringFailed
 from guerdon.outcome import Outcome
 from guerdon.outcomes import Outcomes
-from guerdon.sample import Sample
-from guerdon.service import RewardService
+from guerdon.remote.per_loop import PerLoop
+from guerdon.service import Entry, RewardService
 
 PATIENCE = 0.005
 """Seconds after which a sample is sent although earlier ones are still being scored: one that
@@ -51,7 +50,7 @@ class MicroBatches:
         timeout: seconds that a batch is waited for; None without limit.
 
     Example:
-        >>> from guerdon.reward import reward
+        >>> from guerdon import Sample, reward
         >>> @reward(value_range=(0.0, 1.0), auto_register=False)
         ... def exact(response: str, ground_truth: str) -> bool:
         ...     return response == ground_truth
@@ -66,22 +65,18 @@ class MicroBatches:
         self._service = service
         self._split = split
         self._timeout = timeout
-        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
+        self._lines: PerLoop[_Line] = PerLoop()
 
-    async def score(self, sample: Sample) -> Settled:
+    async def score(self, sample: Entry) -> Settled:
         """Score one sample.
 
         Raises:
             BudgetExceeded: more of the batch failed than the failure budget allows.
             CircuitOpen: the breaker has stopped the run.
         """
-        loop = asyncio.get_running_loop()
-        line = self._lines.get(loop)
-        if line is None:
-            line = self._lines[loop] = _Line(self)
-        return await line.join(sample)
+        return await self._lines.here(lambda _: _Line(self)).join(sample)
 
-    async def score_batch(self, samples: list[Sample]) -> list[Settled]:
+    async def score_batch(self, samples: list[Entry]) -> list[Settled]:
         """Score samples that are together already; raises as `score` does."""
         try:
             outcomes = await self._service.score(samples, split=self._split, timeout=self._timeout)
@@ -97,11 +92,11 @@ class _Line:
 
     def __init__(self, owner: MicroBatches) -> None:
         self._owner = owner
-        self._waiting: list[tuple[Sample, asyncio.Future[Settled]]] = []
+        self._waiting: list[tuple[Entry, asyncio.Future[Settled]]] = []
         self._running: set[asyncio.Task[None]] = set()
         self._next: asyncio.Handle | None = None
 
-    def join(self, sample: Sample) -> asyncio.Future[Settled]:
+    def join(self, sample: Entry) -> asyncio.Future[Settled]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Settled] = loop.create_future()
         self._waiting.append((sample, future))
@@ -129,7 +124,7 @@ class _Line:
         if self._waiting:
             self._send()
 
-    async def _score(self, wanted: list[tuple[Sample, asyncio.Future[Settled]]]) -> None:
+    async def _score(self, wanted: list[tuple[Entry, asyncio.Future[Settled]]]) -> None:
         try:
             results = await self._owner.score_batch([sample for sample, _ in wanted])
         except asyncio.CancelledError:

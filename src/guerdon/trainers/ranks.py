@@ -53,6 +53,11 @@ class Ranks:
         self.rank: int = dist.get_rank(group)
         self.size: int = dist.get_world_size(group)
 
+    @classmethod
+    def apart(cls) -> Ranks:
+        """All processes, over a gloo group that nothing else sends on."""
+        return cls(_distributed().new_group(backend="gloo"))
+
     def exchange(self, parcels: Sequence[bytes]) -> list[bytes]:
         """Send one parcel to each rank; returns those that came, one from each."""
         torch, dist = _torch(), _distributed()

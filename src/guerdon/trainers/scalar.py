@@ -12,19 +12,20 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import count
+from numbers import Real
 from typing import Any, ClassVar, Generic, TypeVar, cast
 from weakref import WeakSet
 
 import msgspec
 import numpy as np
 
+from guerdon.config.section import BackendChoice
 from guerdon.errors import ConfigError, nearest
 from guerdon.injection import SYNONYMS
 from guerdon.outcome import EMPTY, Failure, Outcome, Score
 from guerdon.policy import worst_end
 from guerdon.reward import BaseReward, run_coroutine
-from guerdon.sample import Sample
-from guerdon.service import RewardService
+from guerdon.service import Entry, RewardService
 from guerdon.trainers.component import component_names
 from guerdon.trainers.micro_batch import MicroBatches, Settled
 from guerdon.trainers.no_score import FAILURE_SHARE, NoScore, check_single, refusal
@@ -64,12 +65,15 @@ class ScalarSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 S = TypeVar("S", bound=ScalarSettings)
 
+NUMBERS = ("neutral", "retry_within", "failure_share", "timeout")
+
 
 def settings_of(kind: type[S], given: Mapping[str, Any], trainer: str) -> S:
-    """Settings by name.
+    """Settings by name; nodes of OmegaConf, as Hydra gives them, become plain.
 
     Raises:
-        ConfigError: one that does not exist, with the nearest one that does.
+        ConfigError: one that does not exist, with the nearest one that does, or one that is no
+            number and should be one.
     """
     known = kind.__struct_fields__
     for key in given:
@@ -78,7 +82,27 @@ def settings_of(kind: type[S], given: Mapping[str, Any], trainer: str) -> S:
                 f"{trainer}: there is no setting {key!r}{nearest(key, known)} (settings: "
                 f"{', '.join(known)}); options of the reward go under 'options'"
             )
-    return kind(**given)
+    return kind(**{key: _setting(key, value, trainer) for key, value in given.items()})
+
+
+def _setting(key: str, value: Any, trainer: str) -> Any:
+    if key in ("options", "backend"):
+        return _without_nodes(value)
+    if key not in NUMBERS or value is None:
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ConfigError(f"{trainer}: {key} is a number, got {value!r}")
+    return float(value)
+
+
+def _without_nodes(node: Any) -> Any:
+    """OmegaConf nodes, which are mappings and sequences, as dicts and lists."""
+    if isinstance(node, Mapping):
+        items = cast("Mapping[Any, Any]", node).items()
+        return {str(key): _without_nodes(item) for key, item in items}
+    if isinstance(node, Sequence) and not isinstance(node, str | bytes):
+        return [_without_nodes(item) for item in cast("Sequence[Any]", node)]
+    return node
 
 
 class ScalarFunction(Generic[S]):
@@ -96,6 +120,10 @@ class ScalarFunction(Generic[S]):
     sees = "one sample at a time, without its group"
     versions: ClassVar[Versions | None] = None
     """Which versions of the trainer work; None where it is on no package index."""
+    pool_workers: ClassVar[int | None] = None
+    """Of a pool that nobody sized, in trainers that call rewards in many processes."""
+    says_assigned: ClassVar[bool] = False
+    """Whether the trainer's form itself says that a number was assigned."""
 
     def __init__(self, reward: RewardLike, settings: S) -> None:
         if self.versions is not None:
@@ -125,7 +153,7 @@ class ScalarFunction(Generic[S]):
         self.__name__ = self.reward.name
         self.__qualname__ = self.__name__
 
-    async def score_one(self, sample: Sample) -> Settled:
+    async def score_one(self, sample: Entry) -> Settled:
         """Score one sample, together with those of concurrent callers.
 
         Raises:
@@ -134,15 +162,15 @@ class ScalarFunction(Generic[S]):
         """
         return self.checked(await self._batches.score(sample))
 
-    def score_one_sync(self, sample: Sample) -> Settled:
+    def score_one_sync(self, sample: Entry) -> Settled:
         """As `score_one`, from sync code."""
         return self.score_many_sync([sample])[0]
 
-    async def score_many(self, samples: Sequence[Sample]) -> list[Settled]:
+    async def score_many(self, samples: Sequence[Entry]) -> list[Settled]:
         """Score samples that are together already; raises for the first that has no number."""
         return [self.checked(one) for one in await self._batches.score_batch(list(samples))]
 
-    def score_many_sync(self, samples: Sequence[Sample]) -> list[Settled]:
+    def score_many_sync(self, samples: Sequence[Entry]) -> list[Settled]:
         """As `score_many`, from sync code."""
         found = run_coroutine(lambda: self._batches.score_batch(list(samples)))
         return [self.checked(one) for one in found]
@@ -150,8 +178,8 @@ class ScalarFunction(Generic[S]):
     def checked(self, settled: Settled) -> Settled:
         """A settled sample whose number the trainer can keep as float32.
 
-        An assigned one is a warning in the log `guerdon.trainers`, whatever else the trainer's form
-        can say of it.
+        An assigned one is a warning in the log `guerdon.trainers`, where the trainer's form cannot
+        say it.
 
         Raises:
             ScoringFailed: there is no number, or it is too large.
@@ -159,7 +187,7 @@ class ScalarFunction(Generic[S]):
         if settled.number is None:
             raise refusal(settled.outcome, self.trainer)
         check_single(settled.number, settled.outcome)
-        if settled.assigned:
+        if settled.assigned and not self.says_assigned:
             outcome = settled.outcome
             logger.warning(
                 "%s: sample %r of reward '%s' has the assigned number %r: %s",
@@ -232,7 +260,10 @@ class ScalarFunction(Generic[S]):
         worst = worst_end(self.reward.value_range, self.reward.higher_is_better)
         base = made.policy if is_configuration(self._named) else None
         policy = _recipe(self.settings).policies(base, worst)
-        return msgspec.structs.replace(made, policy=policy).build()
+        backend = made.backend
+        if self.pool_workers is not None and backend == BackendChoice():
+            backend = BackendChoice(options={"workers": self.pool_workers})
+        return msgspec.structs.replace(made, policy=policy, backend=backend).build()
 
 
 def _recipe(settings: ScalarSettings) -> NoScore:

@@ -11,11 +11,12 @@ beside other reward functions. Contract: TRL 1.16,
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias, cast, overload
+from typing import Any, ClassVar, Literal, TypeAlias, overload
 from weakref import WeakSet
 
 import msgspec
@@ -26,11 +27,15 @@ from guerdon.injection import SYNONYMS
 from guerdon.outcome import EMPTY, Abstention, Failure, Outcome, Score
 from guerdon.outcomes import Outcomes
 from guerdon.policy import Policy
-from guerdon.sample import Media, Message, Sample, Unusable
+from guerdon.sample import Sample, Unusable
 from guerdon.service import RewardService
 from guerdon.trainers.component import component_names
+from guerdon.trainers.messages import parsed
 from guerdon.trainers.no_score import LARGEST_SINGLE, check_single
 from guerdon.trainers.plan import RewardLike, plan
+from guerdon.trainers.ranks import Ranks
+from guerdon.trainers.shards import ShardScorer
+from guerdon.trainers.trl_trainer import Trainer, behind
 from guerdon.trainers.versions import Versions
 
 VERSIONS = Versions("trl", least="1.0.0", tested="1.16.0", needs="log_extra and log_metric")
@@ -57,6 +62,12 @@ TAKEN = ("prompt", "response")
 
 MASKING = ("mask", "drop_group")
 
+TRAIN, EVAL = "train", "eval"
+"""Splits; evaluation is under the policy of training where it has none of its own."""
+
+ENVIRONMENTS = "environments"
+"""What TRL calls the environments of the rows; one of them is the `environment` of its sample."""
+
 AMONG_OTHERS = (
     "the trainer has other reward functions as well: TRL would add up theirs and count the missing "
     "one as 0. Make one composition of all of them (guerdon.compose), or let the policy raise or "
@@ -74,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     options: Mapping[str, Any] = EMPTY
     backend: Any = None
     policy: Policy | Mapping[str, Policy] | None = None
-    split: str = "train"
+    split: str | None = None
     timeout: float | None = None
 
 
@@ -97,10 +108,11 @@ def reward_function(
         sync: a plain function. By default it is a coroutine function: TRL awaits all of those
             together, and its main thread stays free.
         settings: `name`: for TRL's metrics, by default the reward's. `num_generations`: size of
-            the groups; by default equal prompts in a row are one. `columns`: sample field to
+            the groups, where the trainer does not tell it (async GRPO, older versions); by default
+            equal prompts in a row are one. `columns`: sample field to
             dataset column, such as `{"ground_truth": "final_answer"}`. `components`: whether
-            components are logged. `options` of the reward; `backend`, `policy`, `split` and
-            `timeout` of the service.
+            components are logged. `options` of the reward; `backend`, `policy` and `timeout` of
+            the service; `split`, by default "train", and "eval" while the trainer evaluates.
 
     Raises:
         ConfigError: an unknown setting, one that a service has decided already, or a version of
@@ -137,6 +149,7 @@ class RewardFunction:
         self._named = reward
         self._settings = settings
         self._served: RewardService | None = None
+        self._ranks: Ranks | None = None
         self._lock = threading.Lock()
         _check(settings)
         if isinstance(reward, RewardService):
@@ -175,7 +188,7 @@ class RewardFunction:
     def forget(self) -> None:
         """Drop the service without stopping it, in a forked child that has only its shell."""
         self._lock = threading.Lock()
-        self._served = None
+        self._served = self._ranks = None
 
     def __reduce__(self) -> Any:
         """By what it was made of.
@@ -199,6 +212,7 @@ class RewardFunction:
         completions: Sequence[Any],
         completion_ids: Sequence[Sequence[int]] | None,
         columns: Mapping[str, Sequence[Any]],
+        trainer: Trainer,
     ) -> list[Sample | Unusable]:
         rows = len(prompts)
         known = {"completions": completions, **columns}
@@ -207,44 +221,116 @@ class RewardFunction:
         for key, column in known.items():
             if len(column) != rows:
                 raise ConfigError(f"{key!r} has {len(column)} entries for {rows} prompts")
-        groups = _groups(prompts, self._settings.num_generations)
+        rank = 0 if self._ranks is None else self._ranks.rank
+        groups = _groups(prompts, self._group_size(trainer), rank, trainer.processes)
         return _Rows(self._settings.columns, columns).samples(
             _shared(prompts, groups), completions, completion_ids, groups
         )
 
-    def _arguments(self, trainer_state: Any) -> dict[str, Any]:
+    def _group_size(self, trainer: Trainer) -> int | None:
+        """The trainer's own, else the user's.
+
+        Raises:
+            ConfigError: they differ while it trains.
+        """
+        named, known = self._settings.num_generations, trainer.num_generations
+        if known is None:
+            return named
+        if named not in (None, known) and not trainer.evaluates:
+            raise ConfigError(
+                f"reward function '{self.__name__}': num_generations is {named}, but the trainer's "
+                f"is {known}"
+            )
+        return known
+
+    def _split(self, trainer: Trainer) -> str:
+        if self._settings.split is not None or not trainer.evaluates:
+            return self._settings.split or TRAIN
+        policy = self._policy()
+        named = not isinstance(policy, Mapping) or EVAL in policy or "*" in policy
+        return EVAL if named else TRAIN
+
+    def _scorer(self, trainer: Trainer, trainer_state: Any) -> Callable[[list[Any]], Outcomes]:
+        """Scores a batch on this process, or together with the others where there are several.
+
+        The processes agree on what to raise: one that raised alone would leave the others waiting
+        in TRL's gather.
+        """
+        arguments = self._arguments(trainer, trainer_state)
+
+        def score(samples: list[Any]) -> Outcomes:
+            return self._checked(self.service.score_sync(samples, **arguments), trainer)
+
+        if self._ranks is None:
+            return score
+        reward, policies = self.service.reward, self._policies()
+        drops = any("drop_group" in (*p.on.values(), p.abstention) for p in policies)
+        whole_groups = drops or reward.scope == "group"
+        return ShardScorer(reward, score, self._ranks, whole_groups=whole_groups)
+
+    def _arguments(self, trainer: Trainer, trainer_state: Any) -> dict[str, Any]:
         return {
             "step": getattr(trainer_state, "global_step", None),
-            "split": self._settings.split,
+            "split": self._split(trainer),
             "timeout": self._settings.timeout,
         }
 
-    def _refuse_to_mask_among_others(self, log_metric: LogMetric | None) -> None:
-        """At the first call, not at the first failure.
+    def _called_by(self, log_metric: LogMetric | None) -> Trainer:
+        """The trainer of a call, checked.
 
         Raises:
-            ConfigError: failures are masked, and the trainer adds other reward functions' values.
+            ConfigError: failures are masked, and it adds other reward functions' values. This is
+                said at the first call, not at the first failure.
         """
-        policy = self._settings.policy
-        if policy is None and not isinstance(self._named, RewardService):
-            policy = self._plan.policy
+        trainer = behind(log_metric)
+        if trainer.processes > 1 and self._ranks is None:
+            # Of its own: async functions of one trainer send at the same time.
+            self._ranks = Ranks.apart()
+        policy = self._policy()
         if isinstance(policy, Mapping):
-            policy = policy.get(self._settings.split) or policy.get("*")
-        if policy is not None and _others(log_metric):
+            policy = policy.get(self._split(trainer)) or policy.get("*")
+        if policy is not None and trainer.others:
             masking = [blame for blame, action in policy.on.items() if action in MASKING]
             if masking:
                 raise ConfigError(
                     f"reward function '{self.__name__}': the policy masks failures "
                     f"({', '.join(masking)}), but {AMONG_OTHERS}"
                 )
+        return trainer
 
-    def _refuse_partial_none(self, outcomes: Outcomes, log_metric: LogMetric | None) -> None:
+    def _policy(self) -> Policy | Mapping[str, Policy] | None:
+        if self._settings.policy is not None or isinstance(self._named, RewardService):
+            return self._settings.policy
+        return self._plan.policy
+
+    def _policies(self) -> Iterable[Policy]:
+        policy = self._policy()
+        if policy is None:
+            return ()
+        return policy.values() if isinstance(policy, Mapping) else (policy,)
+
+    def _checked(self, outcomes: Outcomes, trainer: Trainer) -> Outcomes:
+        """Outcomes that TRL can be told.
+
+        Raises:
+            ScoringFailed: TRL would count a missing number as 0, or make an infinity of one.
+        """
+        self._refuse_partial_none(outcomes, trainer)
+        rewards = outcomes.rewards
+        for position in np.flatnonzero(np.abs(rewards.values) > LARGEST_SINGLE).tolist():
+            try:
+                check_single(rewards.values[position], outcomes[position])
+            except ScoringFailed as error:
+                raise ScoringFailed(str(error), outcomes) from None
+        return outcomes
+
+    def _refuse_partial_none(self, outcomes: Outcomes, trainer: Trainer) -> None:
         lost = [
             position
             for position in np.flatnonzero(~outcomes.rewards.mask).tolist()
             if not isinstance(outcomes[position], Abstention) or outcomes.dropped[position]
         ]
-        if lost and _others(log_metric):
+        if lost and trainer.others:
             raise ScoringFailed(
                 f"reward function '{self.__name__}' has no number for row {lost[0]} "
                 f"({_brief(outcomes[lost[0]], False, bool(outcomes.dropped[lost[0]]))}), but "
@@ -253,12 +339,12 @@ class RewardFunction:
             )
 
     def _numbers(
-        self, outcomes: Outcomes, log_extra: LogExtra | None, log_metric: LogMetric | None
+        self,
+        outcomes: Outcomes,
+        log_extra: LogExtra | None,
+        log_metric: LogMetric | None,
     ) -> Numbers:
-        self._refuse_partial_none(outcomes, log_metric)
         rewards = outcomes.rewards
-        for position in np.flatnonzero(np.abs(rewards.values) > LARGEST_SINGLE).tolist():
-            check_single(rewards.values[position], outcomes[position])
         if log_extra is not None:
             self._log_columns(outcomes, log_extra)
         if log_metric is not None:
@@ -340,9 +426,13 @@ class AsyncRewardFunction(RewardFunction):
         """
         if not prompts:
             return []
-        self._refuse_to_mask_among_others(log_metric)
-        samples = self._samples(prompts, completions, completion_ids, columns)
-        outcomes = await self.service.score(samples, **self._arguments(trainer_state))
+        trainer = self._called_by(log_metric)
+        samples = self._samples(prompts, completions, completion_ids, columns, trainer)
+        if self._ranks is None:
+            arguments = self._arguments(trainer, trainer_state)
+            outcomes = self._checked(await self.service.score(samples, **arguments), trainer)
+        else:
+            outcomes = await asyncio.to_thread(self._scorer(trainer, trainer_state), samples)
         return self._numbers(outcomes, log_extra, log_metric)
 
 
@@ -363,9 +453,9 @@ class SyncRewardFunction(RewardFunction):
         """Score one batch; see `AsyncRewardFunction.__call__`."""
         if not prompts:
             return []
-        self._refuse_to_mask_among_others(log_metric)
-        samples = self._samples(prompts, completions, completion_ids, columns)
-        outcomes = self.service.score_sync(samples, **self._arguments(trainer_state))
+        trainer = self._called_by(log_metric)
+        samples = self._samples(prompts, completions, completion_ids, columns, trainer)
+        outcomes = self._scorer(trainer, trainer_state)(samples)
         return self._numbers(outcomes, log_extra, log_metric)
 
 
@@ -387,7 +477,11 @@ class _Rows:
         fields = _fields(named, columns)
         self._fields = {field: columns[column] for field, column in fields.items()}
         used = fields.values()
-        self._rest = {key: column for key, column in columns.items() if key not in used}
+        self._rest = {
+            "environment" if key == ENVIRONMENTS else key: column
+            for key, column in columns.items()
+            if key not in used
+        }
 
     def samples(
         self,
@@ -412,7 +506,7 @@ class _Rows:
             try:
                 if isinstance(prompt, InvalidSample):
                     raise prompt
-                samples.append(Sample(prompt=prompt, response=_content(completion), **fields))
+                samples.append(Sample(prompt=prompt, response=parsed(completion), **fields))
             except InvalidSample as error:
                 group = fields["group_id"] if isinstance(fields["group_id"], str) else None
                 samples.append(Unusable(problem=f"row {row}: {error}", group_id=group))
@@ -444,23 +538,31 @@ def _fields(named: Mapping[str, str], columns: Iterable[str]) -> dict[str, str]:
     return fields
 
 
-def _groups(prompts: Sequence[Any], size: int | None) -> list[str]:
-    """A name for the group of each row: `size` rows each, or equal prompts in a row."""
+def _groups(prompts: Sequence[Any], size: int | None, rank: int, processes: int) -> list[str]:
+    """A name for the group of each row: `size` rows each, or equal prompts in a row.
+
+    TRL deals out the rows of all groups in the order of the processes, equally many to each.
+    """
     rows = len(prompts)
-    if size is not None and rows % size:
-        raise ConfigError(f"num_generations is {size}, but a batch has {rows} rows")
+    if size is not None and rows * processes % size:
+        batch = "a batch has" if processes == 1 else f"{processes} processes have"
+        raise ConfigError(f"num_generations is {size}, but {batch} {rows * processes} rows")
     groups: list[str] = []
     number = -1
     for row, prompt in enumerate(prompts):
         same = row > 0 and (prompt is prompts[row - 1] or prompt == prompts[row - 1])
-        starts = not same if size is None else row % size == 0
+        place = rank * rows + row
+        starts = not same if size is None else row == 0 or place % size == 0
         if not starts and not same:
             raise ConfigError(
                 f"num_generations is {size}, but row {row} of a batch has another prompt than the "
                 "row before it"
             )
         number += starts
-        groups.append(str(number))
+        if size is not None:
+            groups.append(str(place // size))
+        else:
+            groups.append(str(number) if processes == 1 else f"{rank}.{number}")
     return groups
 
 
@@ -472,45 +574,10 @@ def _shared(prompts: Sequence[Any], groups: Sequence[str]) -> list[Any]:
             shared.append(shared[-1])
             continue
         try:
-            shared.append(_content(prompt))
+            shared.append(parsed(prompt))
         except InvalidSample as error:
             shared.append(InvalidSample(f"prompt: {error}"))
     return shared
-
-
-def _content(raw: Any) -> Any:
-    """Text as it is; messages parsed, with the PIL images that TRL puts into them."""
-    if not isinstance(raw, list | tuple):
-        return raw
-    return tuple(Message.parse(_with_media(item)) for item in cast("Sequence[Any]", raw))
-
-
-def _with_media(message: Any) -> Any:
-    if not isinstance(message, Mapping):
-        return message
-    fields = cast("Mapping[str, Any]", message)
-    parts = fields.get("content")
-    if not isinstance(parts, list):
-        return fields
-    return {**fields, "content": [_part(part) for part in cast("list[Any]", parts)]}
-
-
-def _part(part: Any) -> Any:
-    if not isinstance(part, Mapping):
-        return part
-    fields = cast("Mapping[str, Any]", part)
-    image = fields.get("image")
-    if not hasattr(image, "convert"):
-        return fields
-    # A PIL image: height, width, 3 channels of 8 bits.
-    pixels = np.asarray(cast("Any", image).convert("RGB"))
-    return Media(kind="image", array=pixels, layout="HWC", value_range="uint8")
-
-
-def _others(log_metric: LogMetric | None) -> bool:
-    """Whether the trainer whose method this is adds up several reward functions."""
-    trainer = getattr(log_metric, "__self__", None)
-    return len(getattr(trainer, "reward_funcs", ())) > 1
 
 
 def _brief(outcome: Outcome, assigned: bool, dropped: bool) -> str:

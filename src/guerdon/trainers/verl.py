@@ -16,24 +16,28 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
-from itertools import count
 from typing import Any, TypeAlias, cast
 
 import msgspec
-import numpy as np
 
 from guerdon import registry
-from guerdon.config.section import BackendChoice
-from guerdon.errors import BadInput, ConfigError, nearest
-from guerdon.outcome import EMPTY, Failure, Outcome, Score
-from guerdon.policy import worst_end
-from guerdon.reward import run_coroutine
-from guerdon.sample import Sample
-from guerdon.service import RewardService
-from guerdon.trainers.component import component_names
-from guerdon.trainers.micro_batch import MicroBatches, Settled
-from guerdon.trainers.no_score import FAILURE_SHARE, NoScore, check_single, refusal
-from guerdon.trainers.plan import RewardLike, is_configuration, plan
+from guerdon.errors import ConfigError, InvalidSample
+from guerdon.outcome import EMPTY
+from guerdon.remote.needs import Needs
+from guerdon.sample import Sample, Unusable
+from guerdon.service import Entry
+from guerdon.trainers.messages import parsed
+from guerdon.trainers.micro_batch import Settled
+from guerdon.trainers.plan import RewardLike
+from guerdon.trainers.scalar import (
+    ScalarFunction,
+    ScalarSettings,
+    components_of,
+    kind_of,
+    plain,
+    settings_of,
+    text_of,
+)
 from guerdon.trainers.versions import Versions
 
 VERSIONS = Versions("verl", least="0.8.0", tested="0.9.1", needs="section 'reward' in its config")
@@ -55,39 +59,27 @@ ASSIGNED = "guerdon_assigned"
 POOL_WORKERS = 2
 """Of a pool that nobody sized: verl starts 8 reward workers, and each of them has its own."""
 
-SHOWN = 200
-"""Characters of a failure that a row keeps: verl stores text as wide as the widest of its batch."""
+OVERLONG = ("overlong_buffer_cfg", "max_resp_len")
+"""Under the same name verl's manager `dapo` finds these."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `reward_kwargs` can hold.
+class Settings(ScalarSettings, frozen=True, kw_only=True):
+    """What `reward_kwargs` can hold, beside `ScalarSettings`.
+
+    Options may be nodes of OmegaConf. A backend that nobody named is a pool of 2 workers where the
+    reward needs one.
 
     Attributes:
         reward: a name, `pkg.mod:name`, `/path/rewards.py:name`, a YAML file, or `auto`.
-        options: of the reward, such as `options.method=strict`.
-        backend: `inline`, `pool`, or `{pool: {workers: 4}}`; by default what the reward needs, a
-            pool with 2 workers.
-        neutral: the number for a sample without a score; by default the call raises.
-        retry_within: seconds for all tries of a retryable failure; by default 60.
-        failure_share: of all samples of one worker that may get `neutral`.
-        timeout: seconds that a sample is waited for, its time in a queue included.
         acc: whether a row repeats the score as `acc`, which verl's own scalar rewards do, and
             which validation and group filtering look for.
         components: names of components to report; by default those that the reward declares. Only
             for `auto` they must be named, because every row needs the same keys.
-        split: which policy of a configuration holds; verl does not say which split it scores.
     """
 
     reward: Any = AUTO
-    options: Mapping[str, Any] = EMPTY
-    backend: Any = None
-    neutral: float | None = None
-    retry_within: float | None = None
-    failure_share: float = FAILURE_SHARE
-    timeout: float | None = None
     acc: bool = True
     components: tuple[str, ...] | None = None
-    split: str = "train"
 
 
 async def compute_score(
@@ -126,7 +118,7 @@ async def compute_score(
     """
     scorer = scorer_for(data_source, settings)
     sample = scorer.sample(data_source, solution_str, ground_truth, extra_info, settings)
-    return scorer.row(await scorer.batches.score(sample))
+    return scorer.row(await scorer.score_one(sample))
 
 
 def compute_score_sync(
@@ -139,7 +131,7 @@ def compute_score_sync(
     """As `compute_score`, for what takes no coroutine: verl's `remote` manager."""
     scorer = scorer_for(data_source, settings)
     sample = scorer.sample(data_source, solution_str, ground_truth, extra_info, settings)
-    return scorer.row(run_coroutine(lambda: scorer.batches.score_batch([sample]))[0])
+    return scorer.row(scorer.score_one_sync(sample))
 
 
 def compute_number(
@@ -173,7 +165,7 @@ def compute_score_for(reward: RewardLike, **settings: Any) -> ComputeScore:
         1.0
     """
     given = {**settings, "reward": reward}
-    _check(given)
+    settings_of(Settings, _checked(given), "reward_kwargs")
 
     async def compute_score(
         data_source: str,
@@ -185,7 +177,7 @@ def compute_score_for(reward: RewardLike, **settings: Any) -> ComputeScore:
         together = {**given, **settings} if settings else given
         scorer = scorer_for(data_source, together)
         sample = scorer.sample(data_source, solution_str, ground_truth, extra_info, settings)
-        return scorer.row(await scorer.batches.score(sample))
+        return scorer.row(await scorer.score_one(sample))
 
     return compute_score
 
@@ -199,30 +191,27 @@ def close() -> None:
         scorer.close()
 
 
-class Scorer:
+class Scorer(ScalarFunction[Settings]):
     """Samples in, rows out, for one set of settings.
 
     Args:
-        settings: the reward resolved, so never `auto`.
-        components: names that every row reports; None takes those that the reward declares.
+        reward: never `auto`.
+        settings: see `Settings`; without `components` rows report those that the reward declares.
     """
 
-    def __init__(self, settings: Settings, components: tuple[str, ...] | None) -> None:
-        self._settings = settings
-        service, self._owned = _service(settings)
-        self._service = service
-        if service.reward.scope == "group":
-            raise ConfigError(
-                f"reward '{service.reward.name}' scores whole groups, and verl's compute_score "
-                "sees one sample at a time, without its group"
-            )
-        declared = component_names(service.reward)
-        self._components = {
-            f"{COMPONENT}{name}": name for name in (declared if components is None else components)
-        }
-        self._acc = settings.acc
-        self._ids = count()
-        self.batches = MicroBatches(service, split=settings.split, timeout=settings.timeout)
+    trainer = "verl"
+    versions = VERSIONS
+    pool_workers = POOL_WORKERS
+    says_assigned = True
+
+    def __init__(self, reward: RewardLike, settings: Settings) -> None:
+        super().__init__(reward, settings)
+        named = self.components if settings.components is None else settings.components
+        self._columns = {f"{COMPONENT}{name}": name for name in named}
+        read = self.reward.parameters
+        has_parts = bool(self.reward.children) or read.accepts_any
+        names = Needs.of(read.named, has_parts=has_parts).names
+        self.reads_prompt_tokens = names is None or "prompt_token_ids" in names
 
     def sample(
         self,
@@ -232,8 +221,8 @@ class Scorer:
         extra_info: Mapping[str, Any] | None,
         settings: Mapping[str, Any],
         **fields: Any,
-    ) -> Sample:
-        """The sample of one call.
+    ) -> Entry:
+        """The sample of one call; `Unusable`, with the reason, for a row that makes none.
 
         Args:
             data_source: as for `compute_score`; so are the next three.
@@ -246,74 +235,51 @@ class Scorer:
         verl changes `extra_info` in place and shares it between the rollouts of a prompt, so it is
         copied at once. It gives no id to a row: a sample is called by its data source, its `index`
         where there is one, and a number of its own.
-
-        Raises:
-            BadInput: `extra_info` is no mapping.
         """
         metadata: dict[str, Any] = {}
         if extra_info is not None:
             if not isinstance(cast("object", extra_info), Mapping):
-                raise BadInput(f"extra_info is a {type(extra_info).__name__}, not a mapping")
+                problem = f"extra_info is a {type(extra_info).__name__}, not a mapping"
+                return self.unusable(problem, data_source)
             metadata = {str(key): plain(value) for key, value in extra_info.items()}
         for key in RUNTIME:
             if key in settings:
                 metadata[key] = settings[key]
-        index = metadata.get("index", "")
-        return Sample(
-            response=solution_str,
-            ground_truth=plain(ground_truth),
-            data_source=data_source,
-            sample_id=f"{data_source}[{index}]#{os.getpid()}.{next(self._ids)}",
-            metadata=metadata or EMPTY,
-            **fields,
-        )
+        name = self._name(data_source, metadata.get("index", ""))
+        try:
+            if "prompt" in fields:
+                fields["prompt"] = parsed(fields["prompt"])
+            return Sample(
+                response=solution_str,
+                ground_truth=plain(ground_truth),
+                data_source=data_source,
+                sample_id=name,
+                metadata=metadata or EMPTY,
+                **fields,
+            )
+        except InvalidSample as error:
+            return Unusable(problem=str(error), sample_id=name)
+
+    def unusable(self, problem: str, data_source: str) -> Unusable:
+        """What stands in for a row that makes no sample."""
+        return Unusable(problem=problem, sample_id=self._name(data_source, ""))
+
+    def _name(self, data_source: str, index: object) -> str:
+        return f"{data_source}[{index}]#{os.getpid()}.{next(self._ids)}"
 
     def row(self, settled: Settled) -> Row:
-        """What verl gets for a scored sample.
-
-        Raises:
-            ScoringFailed: it has no number.
-        """
+        """What verl gets for a scored sample."""
         outcome, number, assigned = settled
-        if number is None:
-            raise refusal(outcome, "verl")
-        check_single(number, outcome)
-        row: Row = {"score": number}
-        if self._acc:
+        row: Row = {"score": cast("float", number)}
+        if self.settings.acc:
             row["acc"] = number
-        row[OUTCOME] = _kind(outcome)
-        row[FAILURE] = _failure_text(outcome)
+        row[OUTCOME] = kind_of(outcome)
+        row[FAILURE] = text_of(outcome)
         row[ASSIGNED] = float(assigned)
-        found = outcome.components if isinstance(outcome, Score) else EMPTY
-        for key, name in self._components.items():
+        found = components_of(outcome)
+        for key, name in self._columns.items():
             row[key] = found.get(name)
         return row
-
-    def close(self) -> None:
-        """Stop the service, where it was started here."""
-        if self._owned:
-            self._service.close()
-
-
-def _service(settings: Settings) -> tuple[RewardService, bool]:
-    """The service, and whether it is ours to close."""
-    recipe = NoScore(settings.neutral, settings.retry_within, settings.failure_share)
-    if isinstance(settings.reward, RewardService):
-        if recipe != NoScore() or settings.options or settings.backend is not None:
-            raise ConfigError(
-                "a RewardService has its own policy, options and backend: name neutral, "
-                "retry_within and failure_share there, as Policy(on=..., retry=..., budget=...)"
-            )
-        return settings.reward, False
-    made = plan(settings.reward, options=settings.options, backend=settings.backend)
-    reward = made.reward
-    worst = worst_end(reward.value_range, reward.higher_is_better)
-    base = made.policy if is_configuration(settings.reward) else None
-    policy = recipe.policies(base, worst)
-    backend = made.backend
-    if backend == BackendChoice():
-        backend = BackendChoice(options={"workers": POOL_WORKERS})
-    return msgspec.structs.replace(made, policy=policy, backend=backend).build(), True
 
 
 _lock = threading.Lock()
@@ -366,74 +332,34 @@ def _frozen(value: Any) -> Hashable:
 
 
 def _make(data_source: str, given: Mapping[str, Any]) -> Scorer:
-    VERSIONS.check()
-    _check(given)
-    settings = Settings(**{key: _setting(key, given[key]) for key in given if key not in RUNTIME})
-    if not (isinstance(settings.reward, str) and settings.reward == AUTO):
-        return Scorer(settings, settings.components)
-    reference = registry.reference_for(data_source)
-    return Scorer(msgspec.structs.replace(settings, reward=reference), settings.components or ())
+    settings = settings_of(Settings, _checked(given), "reward_kwargs")
+    reward = settings.reward
+    if isinstance(reward, str) and reward == AUTO:
+        # Each route has components of its own, and every row needs the same keys.
+        settings = msgspec.structs.replace(settings, components=settings.components or ())
+        reward = registry.reference_for(data_source)
+    return Scorer(reward, settings)
 
 
-def _check(settings: Mapping[str, Any]) -> None:
-    known = Settings.__struct_fields__
-    for key in settings:
-        if key not in known and key not in RUNTIME:
-            raise ConfigError(
-                f"reward_kwargs: compute_score has no setting {key!r}{nearest(key, known)} "
-                f"(settings: {', '.join(known)}); options of the reward go under 'options'"
-            )
+def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a call, without what verl adds to them.
 
-
-def _setting(key: str, value: Any) -> Any:
-    """A setting as Hydra gives it (OmegaConf nodes) in the form that `Settings` declares."""
-    if key == "components" and value is not None:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ConfigError(f"reward_kwargs: components is a list of names, got {value!r}")
-        return tuple(str(name) for name in cast("Sequence[Any]", value))
-    if key in ("options", "backend"):
-        return _as_plain(value)
-    if key in ("neutral", "retry_within", "failure_share", "timeout") and value is not None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"reward_kwargs: {key} is a number, got {value!r}")
-        return float(value)
-    return value
-
-
-def _as_plain(node: Any) -> Any:
-    """OmegaConf nodes, which are mappings and sequences, as dicts and lists."""
-    if isinstance(node, Mapping):
-        items = cast("Mapping[Any, Any]", node).items()
-        return {str(key): _as_plain(item) for key, item in items}
-    if isinstance(node, Sequence) and not isinstance(node, str | bytes):
-        return [_as_plain(item) for item in cast("Sequence[Any]", node)]
-    return node
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON would have held it: verl reads Parquet, which gives numpy scalars and arrays.
-
-    Example:
-        >>> plain({"answers": np.array(["4", "four"]), "level": np.int64(3)})
-        {'answers': ['4', 'four'], 'level': 3}
+    Raises:
+        ConfigError: one that does not exist, or that cannot be what it should be.
     """
-    if isinstance(value, np.generic):
-        return cast("Any", value).item()
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in cast("dict[Any, Any]", value).items()}
-    if isinstance(value, list):
-        return [plain(item) for item in cast("list[Any]", value)]
-    return value
-
-
-def _kind(outcome: Outcome) -> str:
-    return type(outcome).__name__.lower()
-
-
-def _failure_text(outcome: Outcome) -> str:
-    if not isinstance(outcome, Failure):
-        return ""
-    text = f"{outcome.kind} ({outcome.blame}): {outcome.message}"
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    found = {key: value for key, value in given.items() if key not in RUNTIME}
+    for key in found:
+        if key in OVERLONG:
+            raise ConfigError(
+                f"reward_kwargs: {key!r} is of verl's manager 'dapo'; here the penalty for long "
+                "responses is the reward 'overlong' (options maximum and buffer), composed with "
+                "others"
+            )
+    components = found.get("components")
+    if components is not None:
+        if isinstance(components, str) or not isinstance(components, Sequence):
+            raise ConfigError(f"reward_kwargs: components is a list of names, got {components!r}")
+        found["components"] = tuple(map(str, cast("Sequence[Any]", components)))
+    if not isinstance(found.get("acc", True), bool):
+        raise ConfigError(f"reward_kwargs: acc is true or false, got {found['acc']!r}")
+    return found

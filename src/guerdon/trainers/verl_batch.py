@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-
 from guerdon.errors import BadInput, ConfigError
 from guerdon.outcome import Outcome, Score, Span
 from guerdon.tokens import AdaptiveKL, Controller, FixedKL, character_offsets, subtract_kl
@@ -30,19 +28,26 @@ class Row(NamedTuple):
         data_source: routes the reward.
         response: text, special tokens skipped, as verl's own managers decode it.
         response_ids: tokens of the response, padding left out.
-        ground_truth: `reward_model.ground_truth`.
+        response_mask: 1 for those that the policy wrote and 0 for what tools answered; None in the
+            streaming path, where verl does not hand it over.
+        prompt_ids: tokens of the prompt as a tensor, padding left out.
+        ground_truth: `reward_model.ground_truth`, None where there is none.
         extra_info: a copy, with what verl adds to it.
         prompt: messages or text, None where the batch has none.
         group: verl's `uid` of the prompt.
+        problem: why the row makes no sample.
     """
 
     data_source: str
     response: str
     response_ids: list[int]
+    response_mask: list[int] | None
+    prompt_ids: Any
     ground_truth: Any
     extra_info: dict[str, Any]
     prompt: Any
     group: str | None
+    problem: str
 
 
 class SpannedScore(float):
@@ -77,7 +82,7 @@ def read_row(data: Any, index: int, tokenizer: Any, key: str = "data_source") ->
         key: column of the data source.
 
     Raises:
-        BadInput: a column is missing, or has no ground truth; it names what there is.
+        BadInput: a column is missing; it names what there is.
     """
     columns = data.non_tensor_batch
     for name in (key, "reward_model"):
@@ -87,19 +92,33 @@ def read_row(data: Any, index: int, tokenizer: Any, key: str = "data_source") ->
                 "need data_source and reward_model; verl's V1 trainer hands neither to a colocated "
                 "reward model"
             )
-    truth = columns["reward_model"][index]
-    if not isinstance(truth, Mapping) or "ground_truth" not in truth:
-        raise BadInput(f"column 'reward_model' has no 'ground_truth': {truth!r}")
     tokens = response_tokens(data, index)
+    problem = _problem(columns, index)
     return Row(
         data_source=str(columns[key][index]),
         response=tokenizer.decode(tokens, skip_special_tokens=True),  # a tensor: twice as fast
         response_ids=tokens.tolist(),
-        ground_truth=cast("Mapping[str, Any]", truth)["ground_truth"],
-        extra_info=_extra_info(columns, index),
-        prompt=_prompt(columns, index),
+        response_mask=_written(data, index, len(tokens)),
+        prompt_ids=prompt_tokens(data, index),
+        ground_truth=None if problem else columns["reward_model"][index].get("ground_truth"),
+        extra_info={} if problem else _extra_info(columns, index),
+        prompt=columns["raw_prompt"][index] if "raw_prompt" in columns else None,
         group=str(columns["uid"][index]) if "uid" in columns else None,
+        problem=problem,
     )
+
+
+def prompt_tokens(data: Any, index: int) -> Any:
+    """The tokens of a prompt without padding, as a tensor.
+
+    Padding is at the end where verl says their number as `prompt_len`, else at the start.
+    """
+    prompts = data.batch["prompts"][index]
+    lengths = data.non_tensor_batch.get("prompt_len")
+    if lengths is not None:
+        return prompts[: int(lengths[index])]
+    width = prompts.shape[-1]
+    return prompts[width - int(data.batch["attention_mask"][index, :width].sum()) :]
 
 
 def response_tokens(data: Any, index: int) -> Any:
@@ -118,11 +137,24 @@ def response_tokens(data: Any, index: int) -> Any:
     return responses[:count]
 
 
+def _written(data: Any, index: int, count: int) -> list[int] | None:
+    if "response_mask" not in set(data.batch.keys()):
+        return None
+    return data.batch["response_mask"][index][:count].tolist()
+
+
+def _problem(columns: Mapping[str, Any], index: int) -> str:
+    """What is wrong with the cells of a row that must be mappings; "" if nothing is."""
+    for name in ("reward_model", "extra_info"):
+        cell = columns[name][index] if name in columns else None
+        if not isinstance(cell, Mapping) and (cell is not None or name == "reward_model"):
+            return f"{name} is a {type(cell).__name__}, not a mapping"
+    return ""
+
+
 def _extra_info(columns: Mapping[str, Any], index: int) -> dict[str, Any]:
     """As verl's naive manager gives it, without changing the row that its rollouts share."""
     given = columns["extra_info"][index] if "extra_info" in columns else None
-    if given is not None and not isinstance(given, Mapping):
-        raise BadInput(f"extra_info is a {type(given).__name__}, not a mapping")
     found = dict(cast("Mapping[str, Any]", given or {}))
     tools = columns["tool_extra_fields"][index] if "tool_extra_fields" in columns else None
     if tools is not None:
@@ -132,13 +164,6 @@ def _extra_info(columns: Mapping[str, Any], index: int) -> dict[str, Any]:
         columns["reward_scores"][index] if ("reward_scores" in columns) else {}
     )
     return found
-
-
-def _prompt(columns: Mapping[str, Any], index: int) -> Any:
-    raw = columns["raw_prompt"][index] if "raw_prompt" in columns else None
-    if isinstance(raw, np.ndarray):
-        raw = cast("Any", raw).tolist()
-    return tuple(cast("list[Any]", raw)) if isinstance(raw, list | tuple) else raw
 
 
 def number_for(

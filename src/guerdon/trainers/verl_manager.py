@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from guerdon.errors import ConfigError
 from guerdon.reward import run_coroutine
+from guerdon.service import Entry
 from guerdon.trainers.micro_batch import Settled
 from guerdon.trainers.verl import Scorer, scorer_for
 from guerdon.trainers.verl_batch import Row, assemble, number_for, read_row
@@ -72,7 +73,7 @@ class GuerdonRewardManager:
         if scorer is None:
             scorer = scorer_for(row.data_source, self._settings)
             self._scorers[row.data_source] = scorer
-        settled = await scorer.batches.score(sample_of(scorer, row, self._settings))
+        settled = await scorer.score_one(sample_of(scorer, row, self._settings))
         info, number = row_of(scorer, settled, row, self._tokenizer)
         return {"reward_score": number, "reward_extra_info": info}
 
@@ -131,16 +132,25 @@ class GuerdonBatchManager:
         return {"reward_tensor": tensor, "reward_extra_info": columns}
 
     def _scored(self, rows: Sequence[Row]) -> list[tuple[Row, Scorer, Settled]]:
-        """All rows of one data source in one batch."""
+        """All rows of one data source in one batch, the batches beside each other."""
+        places: dict[str, list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(row.data_source, []).append(place)
+        scorers = {source: scorer_for(source, self._settings) for source in places}
+        batches = {
+            source: [sample_of(scorers[source], rows[place], self._settings) for place in mine]
+            for source, mine in places.items()
+        }
+
+        async def together() -> list[list[Settled]]:
+            calls = [scorers[source].score_many(batch) for source, batch in batches.items()]
+            return await asyncio.gather(*calls)
+
         found: dict[int, tuple[Row, Scorer, Settled]] = {}
-        for source in dict.fromkeys(row.data_source for row in rows):
-            places = [i for i, row in enumerate(rows) if row.data_source == source]
-            scorer = scorer_for(source, self._settings)
-            samples = [sample_of(scorer, rows[i], self._settings) for i in places]
-            results = run_coroutine(lambda s=scorer, b=samples: s.batches.score_batch(b))
-            for i, settled in zip(places, results, strict=True):
-                found[i] = (rows[i], scorer, settled)
-        return [found[i] for i in range(len(rows))]
+        for source, results in zip(places, run_coroutine(together), strict=True):
+            for place, settled in zip(places[source], results, strict=True):
+                found[place] = (rows[place], scorers[source], settled)
+        return [found[place] for place in range(len(rows))]
 
 
 def settings_of(config: Any) -> dict[str, Any]:
@@ -165,8 +175,10 @@ def settings_of(config: Any) -> dict[str, Any]:
     return found
 
 
-def sample_of(scorer: Scorer, row: Row, settings: Mapping[str, Any]) -> Any:
-    """The sample of a row."""
+def sample_of(scorer: Scorer, row: Row, settings: Mapping[str, Any]) -> Entry:
+    """The sample of a row; `Unusable` for a row that makes none."""
+    if row.problem:
+        return scorer.unusable(row.problem, row.data_source)
     return scorer.sample(
         row.data_source,
         row.response,
@@ -175,18 +187,16 @@ def sample_of(scorer: Scorer, row: Row, settings: Mapping[str, Any]) -> Any:
         settings,
         prompt=row.prompt,
         group_id=row.group,
+        prompt_token_ids=row.prompt_ids.tolist() if scorer.reads_prompt_tokens else None,
         response_token_ids=row.response_ids,
+        response_mask=row.response_mask,
     )
 
 
 def row_of(
     scorer: Scorer, settled: Settled, row: Row, tokenizer: Any
 ) -> tuple[dict[str, Any], float]:
-    """The extra info and the number of a scored row.
-
-    Raises:
-        ScoringFailed: it has no number.
-    """
+    """The extra info and the number of a scored row."""
     info = scorer.row(settled)
     number = cast("float", info["score"])
     return info, number_for(number, settled.outcome, row.response_ids, tokenizer)

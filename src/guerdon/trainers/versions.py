@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
 from guerdon.errors import ConfigError
+
+logger = logging.getLogger("guerdon.trainers")
 
 
 class Versions(msgspec.Struct, frozen=True):
@@ -33,6 +37,8 @@ class Versions(msgspec.Struct, frozen=True):
     def check(self) -> None:
         """Refuse a version that cannot work; a trainer that is not installed is none.
 
+        One that is newer than the tested one is a warning, once in a process.
+
         Raises:
             ConfigError: naming the versions that work.
         """
@@ -46,6 +52,21 @@ class Versions(msgspec.Struct, frozen=True):
                 f"{self.package} {self.least} or later ({self.tested} is tested): "
                 f"pip install '{self.package}>={self.least}'"
             )
+        if _numbers(found) > _numbers(self.tested):
+            _warn_untested(self.package, found, self.least, self.tested)
+
+
+@cache
+def _warn_untested(package: str, found: str, least: str, tested: str) -> None:
+    logger.warning(
+        "%s %s is newer than what Guerdon was tested with (%s %s to %s): it may call rewards in "
+        "another way",
+        package,
+        found,
+        package,
+        least,
+        tested,
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:
