@@ -1,5 +1,6 @@
-"""A neural reward gives one value through every trainer's adapter, in process and over HTTP."""
+"""A neural reward gives one value through every trainer's adapter, inline, in a pool, over HTTP."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from guerdon.backends.pool import PoolBackend  # noqa: E402
 from guerdon.errors import ScoringFailed  # noqa: E402
 from guerdon.models.scalar import ScalarRewardModel  # noqa: E402
 from guerdon.models.tiny import make_tiny  # noqa: E402
@@ -32,17 +34,22 @@ def checkpoint(tmp_path_factory):
     return str(make_tiny(tmp_path_factory.mktemp("rm")))
 
 
-@pytest.fixture(scope="module", params=["in process", "remote"])
-def reward(request, checkpoint):
+@pytest.fixture(scope="module", params=["inline", "pool", "remote"])
+def place(request, checkpoint):
+    """A reward and a backend, as adapters are given them."""
     options = {"model": checkpoint, "device": "cpu"}
-    if request.param == "in process":
-        yield ScalarRewardModel(checkpoint, device="cpu")
-        return
-    hosted = {"rm": {"reward": {"name": "scalar_reward_model", **options}}}
-    config = load({"rewards": hosted, "serve": {"port": 0, "drain_seconds": 5.0}}, environment={})
-    running = RunningServer(config).start()
-    yield RemoteReward(f"http://127.0.0.1:{running.server.port}", "rm", retry={"attempts": 1})
-    running.stop()
+    if request.param == "remote":
+        hosted = {"rm": {"reward": {"name": "scalar_reward_model", **options}}}
+        settings = {"rewards": hosted, "serve": {"port": 0, "drain_seconds": 5.0}}
+        running = RunningServer(load(settings, environment={})).start()
+        address = f"http://127.0.0.1:{running.server.port}"
+        yield RemoteReward(address, "rm", retry={"attempts": 1}), None
+        running.stop()
+    elif request.param == "pool":
+        with closing(PoolBackend(workers=1)) as one_worker:
+            yield ScalarRewardModel(checkpoint, device="cpu"), one_worker
+    else:
+        yield ScalarRewardModel(checkpoint, device="cpu"), "inline"
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +72,9 @@ def expected(checkpoint):
 
 
 @pytest.mark.parametrize("trainer", cases.ADAPTERS)
-async def test_values_agree(trainer, reward, expected):
-    seen = await adapter(trainer).score(reward, cases.ROWS, None)
+async def test_values_agree(trainer, place, expected):
+    reward, backend = place
+    seen = await adapter(trainer).score(reward, cases.ROWS, backend)
     if not getattr(adapter(trainer), "PROMPTS", True):
         # The trainer hands over no prompt: never a value of half a conversation.
         assert all(isinstance(found, ScoringFailed) for found in seen)
