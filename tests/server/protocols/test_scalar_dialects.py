@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from server.protocols.scalar_clients import CLIENTS, Failed, post, rollout, verl
+from server.protocols.scalar_rewards import SEEN, exact, faults, inline, seen
 
 from guerdon.errors import (
     BadInput,
@@ -21,7 +22,6 @@ from guerdon.errors import (
     InvalidSample,
     MalformedMessage,
 )
-from guerdon.outcome import Score, failure
 from guerdon.policy import Policy
 from guerdon.remote.openrlhf import OpenRlhfReward
 from guerdon.remote.pooling import PoolingReward
@@ -38,50 +38,9 @@ AGAIN["infrastructure"] = {*AGAIN["scorer"], "timeout"}
 """Kinds for which another try may give a number, by blame."""
 
 
-@reward(auto_register=False, scope="batch", value_range=(-1.0, 1.0))
-def faults(samples: list[Sample]) -> list[Any]:
-    """Scores, abstains, or fails in the way and with the blame that the response names."""
-    found: list[Any] = []
-    for sample in samples:
-        kind, _, blame = str(sample.response_text).rpartition("|")[2].partition("/")
-        if kind == "score":
-            found.append(0.5)
-        elif kind == "abstain":
-            found.append(None)
-        else:
-            found.append(failure(FailureKind(kind), "it is so", Blame(blame)))
-    return found
-
-
-@reward(auto_register=False, value_range=(0.0, 1.0))
-def exact(response: str, ground_truth: str | None = None) -> Score:
-    """The response is the truth; with components."""
-    right = response == ground_truth
-    return Score(
-        value=float(right),
-        components={"correct": float(right), "tidy": 0.25, "gone": None},
-        metrics={"length": float(len(response)), "expected_answer": 7.0},
-    )
-
-
-SEEN: list[Sample] = []
-
-
-@reward(auto_register=False, scope="batch")
-def seen(samples: list[Sample]) -> list[float]:
-    """What a reward sees."""
-    SEEN.extend(samples)
-    return [float(len(SEEN))] * len(samples)
-
-
 @pytest.fixture(autouse=True)
 def forget() -> None:
     SEEN.clear()
-
-
-def inline(**rewards: Any) -> dict[str, Any]:
-    once = {"inline": True, "retry": {"attempts": 1}}
-    return {name: {"reward": one, **once} for name, one in rewards.items()}
 
 
 # Numbers.
@@ -170,105 +129,6 @@ def test_many_failures_are_told_in_few_words(serve: Any) -> None:
     _, text = post(server.port, "/v1/score/evaluation", {"messages": ["|raised/scorer"] * 9})
     assert text.count("it is so") == 3
     assert "and 6 more" in text
-
-
-# vLLM and SGLang.
-
-
-def test_the_forms_of_vllm(serve: Any) -> None:
-    server = serve(inline(exact=exact), dialects=["vllm"])
-
-    def ask(path: str, **body: Any) -> Any:
-        status, text = post(server.port, path, body)
-        assert status == 200, text
-        return json.loads(text)
-
-    reply = ask("/classify", model="m", input=["a", "b"], use_activation=False)
-    assert reply["object"] == "list"
-    assert reply["model"] == "m"
-    assert reply["data"] == [
-        {"index": i, "label": None, "probs": [0.0], "num_classes": 1} for i in range(2)
-    ]
-    assert ask("/classify", input="a")["data"][0]["probs"] == [0.0]
-    assert ask("/pooling", input="a", task="classify")["data"] == [
-        {"index": 0, "object": "pooling", "data": [0.0]}
-    ]
-    assert ask("/v1/embeddings", input="a")["data"] == [
-        {"index": 0, "object": "embedding", "embedding": [0.0]}
-    ]
-    assert ask("/score", text_1="a", text_2=["b", "c"])["data"] == [
-        {"index": i, "object": "score", "score": 0.0} for i in range(2)
-    ]
-    assert ask("/v1/embeddings", input="a", encoding_format="base64")["data"][0]["embedding"] == (
-        "AAAAAA=="
-    )
-
-
-def test_what_a_reward_sees_of_vllms_requests(serve: Any) -> None:
-    server = serve(inline(seen=seen), dialects=["vllm"])
-    talk = [
-        {"role": "system", "content": "s"},
-        {"role": "user", "content": "q"},
-        {"role": "assistant", "content": "first"},
-        {"role": "user", "content": [{"type": "text", "text": "again"}]},
-        {"role": "assistant", "content": "a"},
-    ]
-    post(server.port, "/classify", {"input": "whole"})
-    post(server.port, "/classify", {"messages": talk})
-    post(server.port, "/score", {"text_1": ["p", "q"], "text_2": ["r", "s"]})
-    post(server.port, "/score", {"queries": "p", "documents": ["r", "s"]})
-    assert [(s.prompt_text, s.response_text) for s in SEEN] == [
-        (None, "whole"),
-        ("again", "a"),
-        ("p", "r"),
-        ("q", "s"),
-        ("p", "r"),
-        ("p", "s"),
-    ]
-    roles = [message.role for message in SEEN[1].prompt_messages or ()]
-    assert roles == ["system", "user", "assistant", "user"]
-
-
-def test_models_name_rewards(serve: Any) -> None:
-    several = inline(exact=exact, faults=faults)
-    by_name = serve(several, dialects=["vllm"])
-    assert post(by_name.port, "/classify", {"model": "faults", "input": "|score/"})[0] == 200
-    for model in ("exakt", None):
-        status, text = post(by_name.port, "/classify", {"model": model, "input": "x"})
-        assert status == 404
-        assert json.loads(text)["error"]["code"] == 404
-    listed = json.loads(by_name.get("/v1/models").body)["data"]
-    assert [entry["id"] for entry in listed] == ["exact", "faults"]
-    assert by_name.get("/health").status in (200, 503)  # 503 until the fixtures have run
-    mapped = serve(several, dialects=[{"name": "vllm", "models": {"org/rm": "faults"}}])
-    assert post(mapped.port, "/classify", {"model": "org/rm", "input": "|score/"})[0] == 200
-    assert post(mapped.port, "/classify", {"model": "faults", "input": "x"})[0] == 404
-    fixed = serve(several, dialects=[{"name": "vllm", "reward": "faults"}])
-    assert post(fixed.port, "/classify", {"model": "any", "input": "|score/"})[0] == 200
-
-
-def test_prefixes_keep_dialects_apart(serve: Any) -> None:
-    dialects = [{"name": "vllm", "prefix": "/rm/"}, {"name": "unirl"}]
-    server = serve(inline(faults=faults), dialects=dialects)
-    assert post(server.port, "/rm/score", {"text_1": "a", "text_2": "|score/"})[0] == 200
-    assert server.get("/rm/v1/models").status == 200
-    with pytest.raises(ConfigError, match="give one of them a prefix"):
-        load({"rewards": inline(faults=faults), "dialects": ["vllm", "unirl"]}, environment={})
-
-
-def test_the_openai_client_reads_it(serve: Any) -> None:
-    openai = pytest.importorskip("openai")
-    server = serve(inline(faults=faults), dialects=["vllm"])
-    with openai.OpenAI(
-        base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0
-    ) as client:
-        found = client.embeddings.create(model="rm", input=["|score/", "|score/"])
-        assert [entry.embedding for entry in found.data] == [[0.5], [0.5]]
-        assert [model.id for model in client.models.list()] == ["faults"]
-        with pytest.raises(openai.UnprocessableEntityError, match="it is so"):
-            client.embeddings.create(model="rm", input="|raised/scorer")
-        with pytest.raises(openai.InternalServerError, match="it is so"):
-            client.embeddings.create(model="rm", input="|unavailable/scorer")
 
 
 # OpenRLHF.
@@ -368,93 +228,6 @@ def test_llamafactory_gets_scores(serve: Any) -> None:
     assert json.loads(post(server.port, "/v1/score/evaluation", {"messages": []})[1])["scores"] == (
         []
     )
-
-
-# NeMo Gym.
-
-
-def test_a_row_comes_back_with_its_reward(serve: Any) -> None:
-    server = serve(inline(exact=exact), dialects=["nemo_gym"])
-    row = rollout("2?", "4", expected_answer="4", level=3)
-    found = json.loads(post(server.port, "/verify", row)[1])
-    assert found == {
-        **row,
-        "reward": 1.0,
-        "mask_sample": False,
-        "reward_components": {"correct": 1.0, "tidy": 0.25},
-        "length": 1.0,  # and not the metric `expected_answer`: a column has that name
-    }
-
-
-def test_all_fields_of_a_failure(serve: Any) -> None:
-    server = serve(inline(faults=faults), dialects=["nemo_gym"])
-    row = rollout("2?", "|non_finite/scorer", reward=1.0, failure_reason="of the last time")
-    found = json.loads(post(server.port, "/verify", row)[1])
-    told = "reward 'faults': non_finite (blame: scorer): it is so"
-    assert found == {
-        **row,
-        "reward": 0.0,
-        "mask_sample": True,
-        "_ng_failure_class": "judge_failed",
-        "_ng_failure_judge_error": told,
-        "failure_kind": "guerdon:non_finite",
-        "failure_reason": told,
-    }
-    fault = json.loads(post(server.port, "/verify", rollout("2?", "|crashed/candidate"))[1])
-    assert (fault["reward"], fault["mask_sample"]) == (-1.0, False)
-    assert fault["failure_kind"] == "guerdon:crashed"
-    assert fault["guerdon_assigned"] is True
-    assert "_ng_failure_class" not in fault
-
-
-def test_items_of_the_responses_api(serve: Any) -> None:
-    server = serve(inline(seen=seen), dialects=["nemo_gym"])
-    row = rollout("unused", "4", verifier_metadata={"answer": "deep"}, data_source="gsm8k")
-    row["responses_create_params"] = {"input": "2 + 2?", "instructions": "Be brief."}
-    row["response"]["output"] = [
-        {"type": "reasoning", "summary": []},
-        {"type": "function_call", "name": "add", "arguments": "{}", "call_id": "c"},
-        {"type": "function_call_output", "call_id": "c", "output": "4"},
-        *row["response"]["output"],
-    ]
-    nested = {"name": "nemo_gym", "ground_truth": ["verifier_metadata.answer"]}
-    assert post(server.port, "/verify", row)[0] == 200
-    assert post(serve(inline(seen=seen), dialects=[nested]).port, "/verify", row)[0] == 200
-    first, second = SEEN
-    assert [message.role for message in first.prompt_messages or ()] == ["system", "user"]
-    assert [m.role for m in first.response_messages or ()] == ["assistant", "tool", "assistant"]
-    assert (first.response_messages or ())[0].tool_calls[0].id == "c"
-    assert first.response_text == "4"
-    assert (first.ground_truth, second.ground_truth) == (None, "deep")
-    assert first.data_source == "gsm8k"
-    assert first.metadata["verifier_metadata"] == {"answer": "deep"}
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        [],
-        [{"type": "reasoning", "summary": []}],
-        [{"type": "message", "role": "assistant", "content": []}],
-        [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}],
-    ],
-)
-def test_a_policy_that_says_nothing_is_scored(serve: Any, output: Any) -> None:
-    row = {**rollout("2?", ""), "response": {"output": output}, "expected_answer": "4"}
-    server = serve(inline(exact=exact), dialects=["nemo_gym"])
-    found = json.loads(post(server.port, "/verify", row)[1])
-    assert (found["reward"], found["mask_sample"]) == (0.0, False)
-    assert "failure_kind" not in found
-
-
-def test_sessions_and_reverification(serve: Any) -> None:
-    server = serve(inline(seen=seen), dialects=["nemo_gym"])
-    assert post(server.port, "/seed_session", {"any": "thing"}) == (200, "{}")
-    assert post(server.port, "/seed_session", {"resources_session_id": "s"}) == (
-        200,
-        '{"resources_session_id":"s"}',
-    )
-    assert server.get("/reverify_mode").body == b'"stateless"'
 
 
 # Bad input.
@@ -603,7 +376,7 @@ JSON = st.recursive(
 FIELDS = (
     *("model", "input", "messages", "text_1", "text_2", "use_activation", "encoding_format"),
     *("query", "prompts", "labels", "prompt", "response", "label", "output"),
-    *("responses_create_params", "expected_answer", "reward"),
+    *("responses_create_params", "expected_answer", "reward", "verify_responses"),
 )
 ROUTES = [
     route

@@ -1,13 +1,12 @@
-"""A resources server of NeMo Gym: `POST /verify`, `/seed_session`, `GET /reverify_mode`.
+"""A resources server of NeMo Gym: `POST /verify`, `/seed_session`, `/aggregate_metrics`.
 
     dialects: [nemo_gym]
 
 A request has an OpenAI Responses object and the columns of its task; the reply is the request again
 with `reward` and more. A sample without a value is told apart by fields beside a `reward` of 0.0,
 which the schema demands: `_ng_failure_class` sends the row to the file of failures, `mask_sample`
-leaves it out of scores and loss, `failure_kind` and `failure_reason` say why.
-
-`/aggregate_metrics` is not spoken: training does not ask for it.
+leaves it out of scores and loss, `failure_kind` and `failure_reason` say why. `GET /reverify_mode`
+says that rollouts can be verified again.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from guerdon.server.protocols.dialect import (
     join,
 )
 from guerdon.server.protocols.json_body import detail, json_reply, read_json, write_json
+from guerdon.server.protocols.nemo_gym_metrics import aggregate
 from guerdon.server.protocols.number import NoNumber, Numbers, told
 from guerdon.server.protocols.scalar import ScalarSettings, maximised
 from guerdon.server.refusal import Refused
@@ -75,6 +75,7 @@ class NemoGym(Dialect):
         self.routes = (
             Verify(join(prefix, "/verify"), settings, rewards),
             Seed(join(prefix, "/seed_session")),
+            Aggregate(join(prefix, "/aggregate_metrics")),
             PageRoute(
                 join(prefix, "/reverify_mode"),
                 lambda _: json_reply("stateless"),
@@ -93,6 +94,27 @@ class Seed(ScoreRoute):
         session = _object(body).get("resources_session_id")
         reply = {} if session is None else {"resources_session_id": session}
         return Query([], lambda _: json_reply(reply))
+
+    def refuse(self, refused: Refused) -> Reply:
+        """As FastAPI writes it."""
+        return detail(refused)
+
+
+class Aggregate(ScoreRoute):
+    """`POST /aggregate_metrics`: statistics of rows that were verified."""
+
+    summary = "Describe the rows of an evaluation, as NeMo Gym asks for it"
+
+    def read(self, body: memoryview, headers: Headers) -> Query:
+        """Rows in, statistics out."""
+        rows = _object(body).get("verify_responses")
+        if not isinstance(rows, list):
+            raise InvalidSample("there are no 'verify_responses' that are a list of rows")
+        for place, row in enumerate(cast("list[Any]", rows)):
+            if not isinstance(row, dict):
+                raise InvalidSample(f"verify_responses[{place}] is no object")
+        found = aggregate(cast("list[dict[str, Any]]", rows))
+        return Query([], lambda _: json_reply(found))
 
     def refuse(self, refused: Refused) -> Reply:
         """As FastAPI writes it."""
