@@ -9,6 +9,9 @@ import pytest
 from server.protocols.scalar_clients import post
 from server.protocols.scalar_rewards import SEEN, exact, faults, inline, seen
 
+from guerdon.errors import ConfigError
+from guerdon.server import load
+
 
 @pytest.fixture(autouse=True)
 def forget() -> None:
