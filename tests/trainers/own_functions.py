@@ -89,12 +89,13 @@ class _CallableRewardClass(type):
 class agentfly_exact(metaclass=_CallableRewardClass):
     @staticmethod
     async def _func(final_response, answer, trajectory, context):
-        assert trajectory[-1]["content"] == final_response
+        assert trajectory[-1]["content"] == [{"type": "text", "text": final_response}]
+        assert context.trajectory == trajectory
         assert context.metadata["answer"] == answer
         return {"reward": float(final_response.strip() == answer), "acc": 1.0}
 
 
-def agentfly_old(prediction, answer):
+def agentfly_old(prediction, answer, **kwargs):
     return float(prediction.strip() == answer)
 
 

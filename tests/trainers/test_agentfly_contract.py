@@ -1,20 +1,34 @@
-"""AgentFly's registry and chain, held by stand-ins written from the published contract.
+"""AgentFly's registry and chain: its own code where a checkout is named, else stand-ins.
 
 AgentFly (Agent-One-Lab, 0.1.0) is on no package index; the package of that name there is another
-project. `Registry` and `finalize` below stand for `rewards/reward_base.py` and for the end of
-`agents/chain/chain_base.py`: what they call, what they await, what they make of the result.
+project. With GUERDON_AGENTFLY_SOURCE, a checkout, the tests of `driven` run its own registry,
+`Context` and end of a chain (`drivers/agentfly_contract.py`). `Registry` and `finalize` stand for
+`rewards/reward_base.py` and for the end of `agents/chain/chain_base.py`: what they call, what they
+await, what they make of the result. Messages are as `agents/agent_base.py` writes them.
 """
 
 import asyncio
 import inspect
+import math
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from guerdon.errors import BadInput, ConfigError, ScoringFailed, UnknownReward
+from guerdon.errors import BadInput, ConfigError, InvalidReward, ScoringFailed, UnknownReward
+from guerdon.registry import load_file
 from guerdon.resources import Context, FolderSpec
+from guerdon.reward import reward as guerdon_reward
+from guerdon.sample import Message
 from guerdon.trainers.agentfly import BaseReward, register, reward
+
+PARITY = Path(__file__).with_name("parity")
+cases = load_file(str(PARITY / "cases.py"))
+parity_rewards = load_file(str(PARITY / "rewards.py"))
+interpreter = load_file(str(PARITY / "interpreter.py"))
+FAULTS = [*cases.FAULTS, "abstention"]
+FLAGS = {"guerdon_failed": 0.0, "guerdon_assigned": 0.0}
 
 
 class Registry(ModuleType):
@@ -37,8 +51,11 @@ async def finalize(found, row, trajectory, final_response, rollout="r1", context
         trajectory=trajectory,
         id=rollout,
         context=context,
-        chain_id="c1",
+        chain_id=rollout,
         group_id="g1",
+        group_idx=0,
+        chain_idx=2,
+        finish_reason="no_tool_calls",
         **columns,
     )
     if inspect.isawaitable(result):
@@ -56,12 +73,20 @@ def agentfly(monkeypatch):
     return module.known
 
 
-TURNS = [
-    {"role": "user", "content": "2 + 2?"},
-    {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]},
-    {"role": "tool", "content": "4"},
-    {"role": "assistant", "content": "It is 4"},
-]
+def text(content):
+    return [{"type": "text", "text": content}]
+
+
+def said(content, calls=()):
+    message = {"role": "assistant", "content": text(content), "tool_calls": list(calls)}
+    return {**message, "loss": True, "status": "continue" if calls else "terminal"}
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+ASKED = [{"role": "system", "content": "Add."}, {"role": "user", "content": text("2 + 2?")}]
+TOOL = {"role": "tool", "tool_call_id": "c1", "tool_name": "add", "content": text("4")}
+TURNS = [*ASKED, said("", [CALL]), TOOL, said("It is 4")]
+FOLDED = [[*ASKED, said("", [CALL]), TOOL], [*ASKED, said("Summed: 4"), said("It is 4")]]
 
 
 @reward(name="exact")
@@ -87,7 +112,7 @@ class Tools(BaseReward):
         self.least = least
 
     def call(self, trajectory, final_response: str) -> dict:
-        used = sum(message.role == "tool" for message in trajectory)
+        used = sum(message["role"] == "tool" for message in trajectory)
         return {"reward": float(used >= self.least), "tools": float(used)}
 
 
@@ -96,12 +121,12 @@ async def test_what_is_registered_is_called_by_the_chain(agentfly):
     register(detailed, name="Detailed_One")
     register(Tools(least=1))
     assert set(agentfly) == {"exact", "detailed_one", "tools"}
-    flags = {"guerdon_failed": 0.0, "guerdon_assigned": 0.0}
     row = {"answer": "4", "question": "2 + 2?"}
-    assert await finalize(agentfly["exact"], row, [], "4") == (1.0, flags)
-    assert (await finalize(agentfly["detailed_one"], row, TURNS, "It is 4"))[0] == 1.0
-    assert (await finalize(agentfly["tools"], {}, TURNS, "It is 4"))[0] == 1.0
-    assert (await finalize(agentfly["tools"], {}, TURNS[:1], "no"))[0] == 0.0
+    assert await finalize(agentfly["exact"], row, [*ASKED, said("4")], "4") == (1.0, FLAGS)
+    found = await finalize(agentfly["detailed_one"], row, TURNS, "It is 4")
+    assert found == (1.0, {**FLAGS, "turns": 5.0})
+    assert await finalize(agentfly["tools"], {}, TURNS, "It is 4") == (1.0, {**FLAGS, "tools": 1.0})
+    assert (await finalize(agentfly["tools"], {}, [*ASKED, said("no")], "no"))[0] == 0.0
 
 
 async def test_a_guerdon_reward_by_its_name(agentfly):
@@ -113,8 +138,8 @@ async def test_a_guerdon_reward_by_its_name(agentfly):
 async def test_the_trajectory_is_the_conversation(agentfly):
     seen = {}
 
-    @reward(name="nosy")
-    def nosy(final_response, trajectory, question, prompt, metadata) -> float:
+    @guerdon_reward(name="nosy", auto_register=False)
+    def nosy(final_response, trajectory, question, prompt, prompt_messages, metadata) -> float:
         seen.update(locals())
         return 1.0
 
@@ -123,8 +148,116 @@ async def test_the_trajectory_is_the_conversation(agentfly):
     assert seen["final_response"] == "It is 4"
     assert [message.role for message in seen["trajectory"]] == ["assistant", "tool", "assistant"]
     assert seen["trajectory"][0].tool_calls[0].name == "add"
+    assert seen["trajectory"][1] == Message("tool", seen["trajectory"][1].content, (), "c1", "add")
+    assert [message.role for message in seen["prompt_messages"]] == ["system", "user"]
     assert (seen["prompt"], seen["question"]) == ("2 + 2?", "q?")
-    assert seen["metadata"] == {"question": "q?", "level": 2}
+    row = {"question": "q?", "level": 2, "id": "r1", "chain_id": "r1", "group_idx": 0}
+    assert seen["metadata"] == {**row, "chain_idx": 2, "finish_reason": "no_tool_calls"}
+
+
+async def test_rewards_written_for_agentfly_get_messages_as_dicts(agentfly):
+    seen = []
+
+    @reward(name="reader")
+    def reader(trajectory, finish_reason, id) -> float:
+        seen.append((trajectory, finish_reason, id))
+        return 1.0
+
+    register(reader)
+    await finalize(agentfly["reader"], {}, TURNS, "It is 4")
+    ((trajectory, finish_reason, rollout),) = seen
+    assert (finish_reason, rollout) == ("no_tool_calls", "r1")
+    known = [{key: m[key] for key in m if key not in ("loss", "status")} for m in TURNS]
+    known[0] = {"role": "system", "content": text("Add.")}  # as AgentFly's own rewards accept it
+    assert trajectory == known
+
+
+@pytest.mark.parametrize("written", [exact, Tools(least=1)])
+async def test_they_run_in_workers_too(agentfly, written, pool):
+    register(written.configure(deadline=20.0), name="there", backend=pool)
+    found = await finalize(agentfly["there"], {"answer": "It is 4"}, TURNS, "It is 4")
+    assert found[0] == 1.0
+
+
+async def test_segments_of_a_folded_rollout_follow_one_another(agentfly):
+    seen = {}
+
+    @guerdon_reward(name="nosy", auto_register=False)
+    def nosy(final_response, trajectory, prompt) -> float:
+        seen.update(locals())
+        return 1.0
+
+    register(nosy)
+    await finalize(agentfly["nosy"], {}, FOLDED, "It is 4")
+    roles = [message.role for message in seen["trajectory"]]
+    assert roles == ["assistant", "tool", "system", "user", "assistant", "assistant"]
+    assert (seen["prompt"], seen["final_response"]) == ("2 + 2?", "It is 4")
+
+
+async def test_the_final_response_may_be_a_tools(agentfly):
+    """AgentFly takes the last message of the model or of a tool."""
+    register(exact)
+    register("gsm8k", name="ours")
+    cut = [*ASKED, said("I add", [CALL]), TOOL]
+    assert (await finalize(agentfly["exact"], {"answer": "4"}, cut, "4"))[0] == 1.0
+    # A rule reads what the model said, and that is no answer.
+    assert (await finalize(agentfly["ours"], {"answer": "#### 4"}, cut, "#### 4"))[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "message"),
+    [
+        ("a text", "a trajectory is a list, got a str"),
+        ([*ASKED, 7], "got a int"),
+        ([{"content": "no role"}], "a dict with 'role'"),
+        ([*ASKED, {"role": "assistant", "content": [{"type": "smell"}]}, TOOL], "unknown type"),
+    ],
+)
+async def test_what_is_no_trajectory_fails_as_data(agentfly, trajectory, message):
+    register(exact, retry_within=0)
+    with pytest.raises(ScoringFailed) as caught:
+        await finalize(agentfly["exact"], {"answer": "4"}, trajectory, "4")
+    assert "bad_input (data)" in str(caught.value)
+    assert message in str(caught.value)
+    register(exact, retry_within=0, neutral=0.25, failure_share=1.0)
+    found = await finalize(agentfly["exact"], {"answer": "4"}, trajectory, "4")
+    assert found == (0.25, {"guerdon_failed": 1.0, "guerdon_assigned": 1.0})
+
+
+async def test_the_keys_are_the_same_for_every_rollout(agentfly):
+    """AgentFly makes a column of each key; a hole in it is None, over which it sums."""
+
+    @reward(name="uneven")
+    def uneven(final_response) -> dict:
+        if final_response == "broken":
+            raise ValueError("a bug")
+        more = {"length": float(len(final_response))} if final_response else {}
+        return {"reward": 1.0, **more}
+
+    register(uneven, retry_within=0, neutral=0.0, failure_share=1.0)
+    rows = [await finalize(agentfly["uneven"], {}, [], said) for said in ("four", "", "broken")]
+    assert [set(extras) for _, extras in rows] == [{*FLAGS, "length"}] * 3
+    assert rows[0][1]["length"] == 4.0
+    assert all(math.isnan(extras["length"]) for _, extras in rows[1:])
+
+
+async def test_columns_that_agentfly_reserves(agentfly):
+    """`context` and `reward_fn` as columns end in a TypeError in AgentFly before we are called."""
+    register(exact)
+    row = {"answer": "4", "id": "mine", "trajectory": "mine", "final_response": "mine"}
+    assert (await finalize(agentfly["exact"], row, [*ASKED, said("4")], "4"))[0] == 1.0
+    with pytest.raises(TypeError, match="multiple values"):
+        await finalize(agentfly["exact"], {"answer": "4", "context": "a text"}, [], "4")
+
+
+async def test_positional_calls_and_rewards_without_names_are_refused(agentfly):
+    found = register(exact)
+    with pytest.raises(TypeError):
+        found("4", "4")
+    with pytest.raises(TypeError, match="final_response="):
+        await found(prediction="4", answer="4")
+    with pytest.raises(InvalidReward, match="keywords only"):
+        reward()(lambda *everything: 1.0)
 
 
 async def test_the_context_of_the_rollout_reaches_the_reward(agentfly):
@@ -211,3 +344,72 @@ def test_the_other_project_of_that_name_is_told_apart(monkeypatch):
 def test_a_misspelt_setting_is_an_error():
     with pytest.raises(ConfigError, match="did you mean 'neutral'"):
         register(exact, into=print, netural=0.0)
+
+
+# AgentFly's own code.
+
+
+@pytest.fixture(scope="module")
+def driven(tmp_path_factory):
+    return interpreter.drive_checkout(
+        "agentfly",
+        tmp_path_factory.mktemp("agentfly"),
+        modules=("src/agentfly/rewards/reward_base.py",),
+    )
+
+
+def test_its_registry_and_its_chain_take_ours(driven):
+    assert driven["exact"] == {"reward": 1.0, **FLAGS}
+    assert driven["tool_user"] == {"reward": 1.0, **FLAGS, "acc": 1.0, "system": 1.0}
+    assert driven["least"] == {"reward": 1.0, **FLAGS, "turns": 5.0}
+    assert driven["in_context"]["reward"] == 1.0
+    assert driven["reserved"]["reward"] == 0.0
+
+
+def test_its_folded_and_cut_rollouts(driven):
+    for name in ("folded", "cut"):
+        assert driven[name] == {"reward": 1.0, **FLAGS, "acc": 1.0, "system": 1.0}
+
+
+def test_everything_that_its_chain_gives_can_be_asked_for(driven):
+    given = {"id": "r1", "chain_id": "r1", "group_id": "g1", "group_idx": 0, "chain_idx": 1}
+    given |= {"final_response": "4", "finish_reason": "no_tool_calls", "question": "2 + 2?"}
+    assert driven["asked"] == given
+
+
+@pytest.mark.parametrize("name", cases.REWARDS)
+def test_its_chain_keeps_the_value(driven, name):
+    tiny = parity_rewards.tiny_model
+    expected = [
+        tiny.call_sync(responses=[row.response])[0]
+        if name == "tiny_model"
+        else cases.REWARDS[name](row)
+        for row in cases.ROWS
+    ]
+    assert [row["reward"] for row in driven[name]] == expected
+    if name == "composite":
+        holes = [row["tidy"] is None for row in driven[name]]
+        assert holes == [row.judge == "down" for row in cases.ROWS]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_its_chain_is_stopped_by_a_failure(driven, fault):
+    whole, found, other = driven[f"{fault} raises"]
+    assert whole["reward"] == other["reward"] == 1.0
+    assert found.startswith("ScoringFailed")
+    if fault != "abstention":
+        kind, blame = cases.FAULTS[fault]
+        assert f"faulty: {kind} ({blame})" in found
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_its_chain_keeps_the_flags(driven, fault):
+    rows = driven[f"{fault} neutral"]
+    assert [row["reward"] for row in rows] == [1.0, 0.125, 1.0]
+    failed = float(fault != "abstention")
+    assert rows[1] == {"reward": 0.125, "guerdon_failed": failed, "guerdon_assigned": 1.0}
+
+
+@pytest.mark.parametrize("name", ["theirs", "theirs_as_class"])
+def test_rewards_of_its_own_give_the_same_number_here(driven, name):
+    assert driven[name] == [1.0, 1.0]

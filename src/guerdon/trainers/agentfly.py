@@ -9,28 +9,32 @@ A file that was written for AgentFly keeps its text, its import aside:
 
     from guerdon.trainers.agentfly import BaseReward, reward
 
-What they define is a Guerdon reward, and what `register` gives AgentFly is a coroutine function
-that returns `{"reward": number, ...}`. A sample without a score raises, which AgentFly passes on to
+What they define is a Guerdon reward, and what `register` gives AgentFly is a callable that it
+awaits, for `{"reward": number, ...}`. A sample without a score raises, which AgentFly passes on to
 the run, unless `neutral` names a number. Contract: AgentFly 0.1.0,
-`src/agentfly/rewards/reward_base.py` and `src/agentfly/agents/chain/chain_base.py`, read and not
-run: the package of this name on the index is another project.
+`src/agentfly/rewards/reward_base.py`, `src/agentfly/agents/chain/chain_base.py` and, later,
+`src/agentfly/agents/rollout/base.py`. The package of this name on the index is another project.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeAlias, cast
 
+from msgspec.structs import replace
+
 from guerdon import registry
 from guerdon.declaration import is_async
-from guerdon.errors import ConfigError, InvalidReward
-from guerdon.outcome import EMPTY, Failure
+from guerdon.errors import ConfigError, GuerdonError, InvalidReward
+from guerdon.outcome import EMPTY, Failure, Score
 from guerdon.outcomes import Outcomes
 from guerdon.reward import BaseReward as Reward
 from guerdon.reward import FunctionReward
-from guerdon.sample import Sample
+from guerdon.sample import Sample, Unusable
+from guerdon.trainers.agentfly_trajectory import parted, turns
 from guerdon.trainers.micro_batch import Settled, settled
 from guerdon.trainers.plan import RewardLike
 from guerdon.trainers.scalar import (
@@ -45,8 +49,11 @@ from guerdon.trainers.scalar import (
 REGISTRY = "agentfly.rewards"
 """AgentFly's module with `register_reward`."""
 
-CHAIN = ("final_response", "trajectory", "id", "context", "chain_id", "group_id", "reward_fn")
-"""What AgentFly's chain gives beside the columns of the row."""
+CHAIN = ("final_response", "trajectory", "context", "group_id", "reward_fn")
+"""What AgentFly's chain gives that is no metadata. What it adds to the row (`id`, `chain_id`,
+`group_idx`, `chain_idx`, `finish_reason`, ...) is, under AgentFly's names."""
+
+TRAJECTORY = "trajectory"
 
 Register: TypeAlias = Callable[[str, Any], Any]
 
@@ -72,6 +79,10 @@ class ChainReward(ScalarFunction[Settings]):
 
     trainer = "AgentFly"
 
+    def __init__(self, reward: RewardLike, settings: Settings) -> None:
+        super().__init__(reward, settings)
+        self._metrics: dict[str, None] = {}
+
     async def __call__(self, **keywords: Any) -> dict[str, float]:
         """The reward of one rollout.
 
@@ -80,8 +91,9 @@ class ChainReward(ScalarFunction[Settings]):
                 that ask for one get as it is; and the columns of the row.
 
         Returns:
-            `reward`; `guerdon_failed`, `guerdon_assigned`; and each component that has a value.
-            All numbers, which AgentFly averages.
+            `reward`; `guerdon_failed`, `guerdon_assigned`; each component, and each metric that the
+            reward has reported so far, NaN where this rollout has none: AgentFly makes a column of
+            each key, which must not have holes.
 
         Raises:
             ScoringFailed: there is no score and no `neutral`.
@@ -91,9 +103,9 @@ class ChainReward(ScalarFunction[Settings]):
         sample = self._sample(keywords)
         context = keywords.get("context")
         if context is None or not _borrows(self.reward):
-            return _row(await self.score_one(sample))
+            return self._row(await self.score_one(sample))
         # A context belongs to one rollout: nothing is scored together with it.
-        return _row(self.checked(await self._with(sample, context)))
+        return self._row(self.checked(await self._with(sample, context)))
 
     async def _with(self, sample: Sample, context: Any) -> Settled:
         settings = self.settings
@@ -103,20 +115,44 @@ class ChainReward(ScalarFunction[Settings]):
         return settled(outcomes)[0]
 
     def _sample(self, keywords: Mapping[str, Any]) -> Sample:
+        """The sample, or what stands for messages that are none: the policy decides about it."""
         row = {key: plain(value) for key, value in keywords.items() if key not in CHAIN}
         source = row.get("data_source")
-        trajectory = keywords.get("trajectory")
-        prompt, response = _parted(trajectory, keywords["final_response"])
         rollout, group = keywords.get("id"), keywords.get("group_id")
-        return Sample(
-            prompt=row.pop("prompt", prompt),
-            response=response,
-            ground_truth=truth_of(row, self.settings.ground_truth),
-            data_source=source if isinstance(source, str) else None,
-            sample_id=self.sample_id("" if rollout is None else rollout),
-            group_id=None if group is None else str(group),
-            metadata=row or EMPTY,
-        )
+        name = self.sample_id("" if rollout is None else rollout)
+        group_id = None if group is None else str(group)
+        final = keywords["final_response"]
+        truth = truth_of(row, self.settings.ground_truth)
+        try:
+            prompt, response = parted(keywords.get(TRAJECTORY), final)
+            sample = Sample(
+                prompt=row.pop("prompt", prompt),
+                response=response,
+                ground_truth=truth,
+                data_source=source if isinstance(source, str) else None,
+                sample_id=name,
+                group_id=group_id,
+                metadata=row or EMPTY,
+            )
+        except GuerdonError as error:
+            problem = f"{TRAJECTORY}: {error}"
+            return cast("Sample", Unusable(problem=problem, sample_id=name, group_id=group_id))
+        if sample.response_text == final:
+            return sample
+        # A rollout may end with a tool's message: AgentFly calls that the final response.
+        return replace(sample, metadata={**row, "final_response": final})
+
+    def _row(self, one: Settled) -> dict[str, float]:
+        metrics = one.outcome.metrics if isinstance(one.outcome, Score) else EMPTY
+        self._metrics.update(dict.fromkeys(metrics))
+        found: Mapping[str, float | None] = {**metrics, **components_of(one.outcome)}
+        values = {name: found.get(name) for name in (*self.components, *self._metrics)}
+        return {
+            **{name: math.nan if value is None else value for name, value in values.items()},
+            "reward": cast("float", one.number),
+            "guerdon_failed": float(isinstance(one.outcome, Failure)),
+            "guerdon_assigned": float(one.assigned),
+        }
 
 
 def register(
@@ -200,23 +236,40 @@ def _registered(made: FunctionReward) -> FunctionReward:
 
 
 def _translated(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its results as Guerdon has them; its signature stays."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+    """The function with its results as Guerdon has them, and its trajectory as AgentFly has it."""
+    signature = inspect.signature(function)
+    if any(one.kind is one.VAR_POSITIONAL for one in signature.parameters.values()):
         raise InvalidReward(f"{function.__name__}: AgentFly gives keywords only")
+    made: Any
     if is_async(function):
 
         @wraps(function)
         async def awaited(*arguments: Any, **keywords: Any) -> Any:
-            return _result(await function(*arguments, **keywords))
+            return _result(await function(*arguments, **_with_trajectory(keywords)))
 
-        return awaited
+        made = awaited
+    else:
 
-    @wraps(function)
-    def called(*arguments: Any, **keywords: Any) -> Any:
-        return _result(function(*arguments, **keywords))
+        @wraps(function)
+        def called(*arguments: Any, **keywords: Any) -> Any:
+            return _result(function(*arguments, **_with_trajectory(keywords)))
 
-    return called
+        made = called
+    made.__signature__ = signature.replace(
+        parameters=[
+            one.replace(name="sample") if one.name == TRAJECTORY else one
+            for one in signature.parameters.values()
+        ]
+    )
+    return made
+
+
+def _with_trajectory(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of a call with the whole conversation in place of the sample."""
+    sample = keywords.pop("sample", None)
+    if isinstance(sample, Sample):
+        keywords[TRAJECTORY] = turns(sample.prompt_messages, sample.response_messages)
+    return keywords
 
 
 def _result(returned: Any) -> Any:
@@ -230,29 +283,6 @@ def _result(returned: Any) -> Any:
     metrics = {key: float(value) for key, value in row.items() if isinstance(value, int | float)}
     info = {key: value for key, value in row.items() if key not in metrics}
     return {"score": number, "metrics": metrics, "info": info}
-
-
-def _parted(trajectory: Any, final_response: Any) -> tuple[Any, Any]:
-    """Prompt and response: what stands before the model's first message, and what follows."""
-    if not isinstance(trajectory, Sequence) or isinstance(trajectory, str) or not trajectory:
-        return None, final_response
-    messages = [dict(cast("Mapping[str, Any]", m)) for m in cast("Sequence[Any]", trajectory)]
-    start = next((i for i, m in enumerate(messages) if m.get("role") == "assistant"), None)
-    if start is None or messages[-1].get("content") != final_response:
-        return None, final_response
-    if start == len(messages) - 1 and not messages[start].get("tool_calls"):
-        return messages[:start] or None, final_response
-    return messages[:start] or None, messages[start:]
-
-
-def _row(one: Settled) -> dict[str, float]:
-    found = components_of(one.outcome)
-    return {
-        "reward": cast("float", one.number),
-        "guerdon_failed": float(isinstance(one.outcome, Failure)),
-        "guerdon_assigned": float(one.assigned),
-        **{name: value for name, value in found.items() if value is not None},
-    }
 
 
 def _borrows(root: Reward) -> bool:

@@ -1,6 +1,7 @@
 """AgentFly: one awaited call per rollout, by keywords, as its chain makes it."""
 
 import asyncio
+import math
 
 from guerdon.trainers.agentfly import register
 
@@ -31,22 +32,26 @@ async def _score(reward, rows, **settings):
 
 
 async def _call(called, row, place, flags):
-    trajectory = [
-        {"role": "user", "content": row.prompt},
-        {"role": "assistant", "content": row.response},
-    ]
+    said = {"role": "assistant", "content": [{"type": "text", "text": row.response}]}
+    trajectory = [{"role": "user", "content": row.prompt}, {**said, "tool_calls": []}]
     found = await called(
         final_response=row.response,
         trajectory=trajectory,
         id=f"rollout-{place}",
+        chain_id=f"rollout-{place}",
         group_id=row.prompt,
+        group_idx=0,
+        chain_idx=place,
+        finish_reason="no_tool_calls",
         context=None,
         answer=row.ground_truth,
         data_source=row.data_source,
         judge=row.judge,
         fault=row.fault,
     )
-    seen = flags.seen(found["reward"], {name: found.get(name) for name in called.components})
+    values = {name: found[name] for name in called.components}
+    components = {name: None if math.isnan(value) else value for name, value in values.items()}
+    seen = flags.seen(found["reward"], components)
     assert found["guerdon_assigned"] == seen.assigned
     assert found["guerdon_failed"] == (seen.kind == "failure")
     return seen

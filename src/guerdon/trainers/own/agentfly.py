@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from guerdon.errors import BadInput
+from guerdon.trainers.agentfly_trajectory import turns
 from guerdon.trainers.own.function import OwnFunction
 
 TAKES_ALL = inspect.Parameter.VAR_KEYWORD
@@ -52,9 +53,14 @@ class AgentFlyFunction(OwnFunction):
         row = dict(metadata or {})
         if ground_truth is not None:
             row.setdefault("answer", ground_truth)
-        trajectory = [_plain(m) for m in (*(prompt_messages or ()), *(response_messages or ()))]
+        trajectory = turns(prompt_messages, response_messages)
         context = SimpleNamespace(
-            metadata=row, trajectory=trajectory, rollout_id=sample_id, group_id=group_id
+            rollout_id=sample_id,
+            group_id=group_id,
+            metadata=row,
+            final_response=response,
+            trajectory=trajectory,
+            trajectory_format="flat",
         )
         known = {
             **row,
@@ -70,7 +76,8 @@ class AgentFlyFunction(OwnFunction):
     def _asked_for(self, known: Mapping[str, Any]) -> dict[str, Any]:
         parameters = inspect.signature(self.code).parameters
         if any(p.kind is TAKES_ALL for p in parameters.values()):
-            return {key: value for key, value in known.items() if key != "prediction"}
+            old = "prediction"
+            return {key: known[key] for key in known if key != old or old in parameters}
         for name, parameter in parameters.items():
             required = parameter.default is parameter.empty and name != "self"
             if required and name not in known and name not in self.keywords:
@@ -84,8 +91,8 @@ class AgentFlyFunction(OwnFunction):
         """The number, the dict's `reward`, or the `reward` of a `RewardResult`."""
         row: Any = returned
         if hasattr(returned, "reward") and not isinstance(returned, Mapping):
-            extras = cast("dict[str, Any]", getattr(returned, "extras", None) or {})
-            row = {"reward": returned.reward, **extras}
+            kept: Any = getattr(returned, "extras", None) or getattr(returned, "metrics", None)
+            row = {"reward": returned.reward, **cast("dict[str, Any]", kept or {})}
         if isinstance(row, Mapping):
             fields = cast("Mapping[str, Any]", row)
             if fields.get("reward") is None:
@@ -95,7 +102,3 @@ class AgentFlyFunction(OwnFunction):
         if row is None or isinstance(row, tuple | list | str):
             self.refuse(returned, "a number, or a dict with 'reward'")
         return row
-
-
-def _plain(message: Any) -> Any:
-    return {"role": message.role, "content": message.text} if hasattr(message, "role") else message
