@@ -6,6 +6,7 @@ either: its tool answered with an error. So it is passed over, and counted.
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -111,6 +112,10 @@ class FinalState(BaseReward):
         self.engine: EngineName = engine
         self._credit: Credit = credit
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = _spelled_out(cls)
+
     def value(self, held: Sequence[bool]) -> float:
         """What the share of wanted things that hold is worth."""
         share = sum(held) / len(held)
@@ -139,6 +144,16 @@ class FinalState(BaseReward):
             if left <= 0:
                 raise Spoilt("timeout", f"the rollout takes more than {self._total_seconds:g} s")
             yield text, min(left, self._seconds)
+
+
+def _spelled_out(cls: type[FinalState]) -> inspect.Signature:
+    """The constructor's signature with the shared options named one by one."""
+    own = inspect.signature(cls.__init__)
+    named = [p for p in [*own.parameters.values()][1:] if p.kind is not p.VAR_KEYWORD]
+    known = {parameter.name for parameter in named}
+    shared = inspect.signature(FinalState.__init__).parameters.values()
+    fresh = [p for p in shared if p.kind is p.KEYWORD_ONLY and p.name not in known]
+    return own.replace(parameters=[*named, *fresh])
 
 
 class Spoilt(Exception):
