@@ -16,6 +16,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, ClassVar, Literal, TypeAlias, overload
 from weakref import WeakSet
 
@@ -221,27 +222,30 @@ class RewardFunction:
         for key, column in known.items():
             if len(column) != rows:
                 raise ConfigError(f"{key!r} has {len(column)} entries for {rows} prompts")
-        rank = 0 if self._ranks is None else self._ranks.rank
-        groups = _groups(prompts, self._group_size(trainer), rank, trainer.processes)
+        groups = self._groups(prompts, trainer)
         return _Rows(self._settings.columns, columns).samples(
             _shared(prompts, groups), completions, completion_ids, groups
         )
 
-    def _group_size(self, trainer: Trainer) -> int | None:
-        """The trainer's own, else the user's.
+    def _groups(self, prompts: Sequence[Any], trainer: Trainer) -> list[str]:
+        """Groups of the trainer's own size, else of the user's.
 
         Raises:
-            ConfigError: they differ while it trains.
+            ConfigError: the user's does not fit, or is not the trainer's while it trains.
         """
+        rank = 0 if self._ranks is None else self._ranks.rank
         named, known = self._settings.num_generations, trainer.num_generations
-        if known is None:
-            return named
-        if named not in (None, known) and not trainer.evaluates:
+        if None not in (named, known) and named != known and not trainer.evaluates:
             raise ConfigError(
                 f"reward function '{self.__name__}': num_generations is {named}, but the trainer's "
                 f"is {known}"
             )
-        return known
+        try:
+            return _groups(prompts, known or named, rank, trainer.processes)
+        except ConfigError:
+            if named is not None:
+                raise
+            return _groups(prompts, None, rank, trainer.processes)
 
     def _split(self, trainer: Trainer) -> str:
         if self._settings.split is not None or not trainer.evaluates:
@@ -542,28 +546,29 @@ def _groups(prompts: Sequence[Any], size: int | None, rank: int, processes: int)
     """A name for the group of each row: `size` rows each, or equal prompts in a row.
 
     TRL deals out the rows of all groups in the order of the processes, equally many to each.
+
+    Raises:
+        ConfigError: groups of that size do not fit.
     """
     rows = len(prompts)
-    if size is not None and rows * processes % size:
+    starts = [
+        row == 0 or (prompt is not prompts[row - 1] and prompt != prompts[row - 1])
+        for row, prompt in enumerate(prompts)
+    ]
+    if size is None:
+        numbers = [number - 1 for number in accumulate(starts)]
+        return [str(number) if processes == 1 else f"{rank}.{number}" for number in numbers]
+    if rows * processes % size:
         batch = "a batch has" if processes == 1 else f"{processes} processes have"
         raise ConfigError(f"num_generations is {size}, but {batch} {rows * processes} rows")
-    groups: list[str] = []
-    number = -1
-    for row, prompt in enumerate(prompts):
-        same = row > 0 and (prompt is prompts[row - 1] or prompt == prompts[row - 1])
-        place = rank * rows + row
-        starts = not same if size is None else row == 0 or place % size == 0
-        if not starts and not same:
+    first = rank * rows
+    for row in range(1, rows):
+        if starts[row] and (first + row) % size:
             raise ConfigError(
                 f"num_generations is {size}, but row {row} of a batch has another prompt than the "
                 "row before it"
             )
-        number += starts
-        if size is not None:
-            groups.append(str(place // size))
-        else:
-            groups.append(str(number) if processes == 1 else f"{rank}.{number}")
-    return groups
+    return [str((first + row) // size) for row in range(rows)]
 
 
 def _shared(prompts: Sequence[Any], groups: Sequence[str]) -> list[Any]:

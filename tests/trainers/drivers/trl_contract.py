@@ -101,18 +101,16 @@ def dataset(conversational):
 
 
 def arguments(kind, name, **more):
+    usual = {"per_device_train_batch_size": 8, "max_steps": 2, "save_strategy": "no"}
     return kind(
         output_dir=str(FOLDER / name),
-        per_device_train_batch_size=8,
         num_generations=GROUP,
         max_completion_length=8,
-        max_steps=2,
         logging_steps=1,
         report_to=[],
         use_cpu=True,
-        save_strategy="no",
         seed=1,
-        **more,
+        **{**usual, **more},
     )
 
 
