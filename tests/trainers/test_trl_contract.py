@@ -140,3 +140,35 @@ def test_trl_tells_coroutine_functions_from_plain_ones(seen):
         for kind in ("async", "sync")
         for step in ("made", "copied")
     }
+
+
+def test_evaluation_has_its_own_groups_and_policy(seen):
+    found = seen["evaluation"]
+    assert found["groups"] == [[list("00001111"), "train"], [list("00112233"), "eval"]]
+    train, evaluated = found["train"], found["eval"]
+    assert train["some/masked"] == train["some/failed"] > 0 == train["some/assigned"]
+    assert evaluated["eval_some/assigned"] == evaluated["eval_some/failed"] > 0
+    assert evaluated["eval_some/masked"] == 0
+
+
+def test_the_weights_of_the_trainer(seen):
+    """What does not apply (None) is left out of TRL's weighted sum; both functions are ours."""
+    for entry, call in zip(seen["weighted"]["log"], seen["weighted"]["calls"], strict=True):
+        sums = [2.0 * (first or 0.0) + 0.5 * second for first, second in call["rewards"]]
+        assert entry["reward"] == pytest.approx(statistics.fmean(sums), rel=1e-5)
+
+
+def test_a_run_that_goes_on_goes_on_at_its_step(seen):
+    assert seen["resumed"] == [[0.0], [0.0, 1.0]]
+
+
+def test_environments_reach_the_reward_one_by_one(seen):
+    assert seen["environments"] == [float(row) for row in range(len(cases.ROWS))]
+
+
+def test_async_grpo_scores_a_group_with_functions_out_of_a_pickle(seen):
+    rows = cases.ROWS[:4]
+    assert seen["async_grpo"]["names"] == ["correct_and_tidy", "letters"]
+    composite, letters = seen["async_grpo"]["rewards"]
+    assert composite == [cases.REWARDS["composite"](row) for row in rows]
+    assert letters == [float(len(row.response)) for row in rows]

@@ -5,11 +5,13 @@
 FOLDER is empty and the driver's own. What TRL saw is written to FOLDER/seen.json.
 """
 
+import asyncio
 import json
 import os
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 FOLDER = Path(sys.argv[1]).resolve()
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
@@ -26,7 +28,7 @@ from transformers import (  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # noqa: E402
 from trl.trainer.utils import get_callable_name, is_async_callable  # noqa: E402
 
-from guerdon.policy import NO_RETRY, Policy  # noqa: E402
+from guerdon.policy import NO_RETRY, Assign, Policy  # noqa: E402
 from guerdon.registry import load_file  # noqa: E402
 from guerdon.trainers.trl import reward_function  # noqa: E402
 
@@ -34,6 +36,7 @@ cases = load_file(str(Path(__file__).parents[1] / "parity" / "cases.py"))
 rewards = load_file(str(Path(__file__).parents[1] / "parity" / "rewards.py"))
 GROUP = 4
 MASKED = Policy(retry=NO_RETRY, on={"data": "mask", "scorer": "mask", "infrastructure": "mask"})
+LOW = Policy(retry=NO_RETRY, on={"data": Assign(-1.0)})
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -125,12 +128,12 @@ def one():
     return [reward_function(broken_for_some, policy=MASKED, name="some")]
 
 
-def train(kind, config_kind, name, made, conversational=False):
+def train(kind, config_kind, name, made, conversational=False, **more):
     """Two steps; records what came out of `_calculate_rewards` and what was logged."""
     trainer = kind(
         model=str(FOLDER / "model"),
         reward_funcs=made,
-        args=arguments(config_kind, name),
+        args=arguments(config_kind, name, **more),
         train_dataset=dataset(conversational),
         processing_class=AutoTokenizer.from_pretrained(FOLDER / "model"),
     )
@@ -221,6 +224,130 @@ def through(trainer, function, rows):
     }
 
 
+def evaluation():
+    """A step of training, then TRL's evaluation: another size of groups, and another policy."""
+    trainer = GRPOTrainer(
+        model=str(FOLDER / "model"),
+        reward_funcs=[
+            reward_function(broken_for_some, name="some", policy={"train": MASKED, "eval": LOW}),
+        ],
+        args=arguments(
+            GRPOConfig, "evaluation", max_steps=1, num_generations_eval=2, eval_strategy="no"
+        ),
+        train_dataset=dataset(False),
+        eval_dataset=dataset(False).select(range(4)),
+        processing_class=AutoTokenizer.from_pretrained(FOLDER / "model"),
+    )
+    groups = []
+    score = trainer.reward_funcs[0].service.score
+
+    async def noted(samples, **keywords):
+        groups.append([[sample.group_id for sample in samples], keywords["split"]])
+        return await score(samples, **keywords)
+
+    trainer.reward_funcs[0].service.score = noted
+    trainer.train()
+    trained = trainer.state.log_history[0]
+    evaluated = trainer.evaluate()
+    return {"groups": groups, "train": trained, "eval": evaluated}
+
+
+def weighted():
+    """Two functions with weights of TRL's own."""
+    made = [reward_function(lottery, sync=True), reward_function(size, name="size")]
+    return train(GRPOTrainer, GRPOConfig, "weighted", made, reward_weights=[2.0, 0.5])[1]
+
+
+def size(response):
+    return float(len(response))
+
+
+def resumed():
+    """Two steps in two runs: the second starts from the first one's checkpoint."""
+    steps = []
+    for more in ({"max_steps": 1}, {"max_steps": 2}):
+        trainer = GRPOTrainer(
+            model=str(FOLDER / "model"),
+            reward_funcs=[reward_function(step_of, name="steps")],
+            args=arguments(GRPOConfig, "resumed", save_strategy="steps", save_steps=1, **more),
+            train_dataset=dataset(False),
+            processing_class=AutoTokenizer.from_pretrained(FOLDER / "model"),
+        )
+        trainer.train(resume_from_checkpoint=bool(steps))
+        steps.append([e["rewards/steps/mean"] for e in trainer.state.log_history if "reward" in e])
+    return steps
+
+
+def step_of(response, step):
+    return float(step)
+
+
+def environments(trainer):
+    """What TRL hands over where environments made the completions."""
+    trainer.environments = [Counter(n) for n in range(len(cases.ROWS))]
+    try:
+        return through(trainer, reward_function(counted), cases.ROWS)["rewards"]
+    finally:
+        trainer.environments = None
+
+
+class Counter:
+    def __init__(self, count):
+        self.count = count
+
+
+def counted(response, environment):
+    return float(environment.count)
+
+
+def async_grpo():
+    """A group through the worker of async GRPO, whose functions come to it in a pickle."""
+    from trl.experimental.async_grpo import async_rollout_worker
+
+    made = [reward_function(cases.reference("composite")), reward_function(letters, sync=True)]
+    (kind,) = [
+        found
+        for found in vars(async_rollout_worker).values()
+        if isinstance(found, type) and "_score_group" in vars(found)
+    ]
+    worker = object.__new__(kind)
+    worker.reward_funcs = pickle.loads(pickle.dumps(made))
+    worker.reward_func_names = [get_callable_name(function) for function in made]
+    worker._env_reward_types, worker._provides_rollout_reward = [], False
+    rows = cases.ROWS[:4]
+    group = SimpleNamespace(
+        prompts=[row.prompt for row in rows],
+        completions=[row.response for row in rows],
+        completions_ids=[list(row.response.encode()) for row in rows],
+        completions_sequences=[[] for _ in rows],
+        reward_kwargs={
+            "ground_truth": [row.ground_truth for row in rows],
+            "judge": [row.judge for row in rows],
+        },
+        env_rewards=[None] * 4,
+        tool_call_counts=[0] * 4,
+        tool_failure_counts=[0] * 4,
+        model_version=0,
+    )
+    seen = []
+    gather = asyncio.gather
+
+    async def noted(*calls):
+        seen.extend(await gather(*calls))
+        return seen
+
+    async_rollout_worker.asyncio = SimpleNamespace(gather=noted, to_thread=asyncio.to_thread)
+    try:
+        asyncio.run(worker._score_group(group))
+    finally:
+        async_rollout_worker.asyncio = asyncio
+    return {"names": worker.reward_func_names, "rewards": seen}
+
+
+def letters(response):
+    return float(len(response))
+
+
 def forms():
     """How TRL's own inspection sees the functions, before and after a pickle."""
     seen = {}
@@ -240,6 +367,11 @@ def main():
     seen = {"forms": forms()}
     trainer, seen["grpo"] = train(GRPOTrainer, GRPOConfig, "grpo", several())
     seen["call_site"] = call_site(trainer)
+    seen["environments"] = environments(trainer)
+    seen["evaluation"] = evaluation()
+    seen["weighted"] = weighted()
+    seen["resumed"] = resumed()
+    seen["async_grpo"] = async_grpo()
     _, seen["grpo_chat"] = train(GRPOTrainer, GRPOConfig, "grpo_chat", several(), True)
     _, seen["grpo_masked"] = train(GRPOTrainer, GRPOConfig, "grpo_masked", one())
     _, seen["rloo"] = train(RLOOTrainer, RLOOConfig, "rloo", several())
