@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from guerdon.errors import BadInput, Blame, FailureKind, InvalidReward, Unavaila
 from guerdon.outcome import Failure, Score
 from guerdon.policy import Policy, Retry
 from guerdon.resources.sandbox import Result, Running, Sandbox, Status
+from guerdon.resources.sandbox.waiting import Waiting
 from guerdon.rules.code import python_reward
 from guerdon.rules.code.form_reward import CodeLint, CodeSyntax
 from guerdon.rules.code.python_reward import CodePython
@@ -359,9 +361,7 @@ def test_a_failed_sandbox_is_a_failure_and_no_number(monkeypatch: pytest.MonkeyP
 
 
 def test_a_starved_machine_is_a_failure_and_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "guerdon.resources.sandbox.tree.processor_seconds", lambda pid: (0.0, 1000.0)
-    )
+    monkeypatch.setattr(Waiting, "since", lambda self, moment: time.monotonic() - moment)
     with pytest.raises(Unavailable, match="the machine is too busy"):
         stdio("while True: pass", ADD, case_seconds=0.1)
 

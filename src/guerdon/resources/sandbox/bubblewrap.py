@@ -124,7 +124,7 @@ class Bubblewrap:
                 root += ["--ro-bind", str(path), str(path)]
         for path in ETC:
             root += ["--ro-bind-try", path, path]
-        return root + (["--proc", "/proc"] if self._proc else [])
+        return root + (["--proc", "/proc", "--remount-ro", "/proc"] if self._proc else [])
 
 
 def _environment(command: Command) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import select
 import signal
 import subprocess
@@ -22,10 +23,11 @@ from guerdon.resources.sandbox.keeping import kept_files
 from guerdon.resources.sandbox.limits import Limits
 from guerdon.resources.sandbox.result import Result
 from guerdon.resources.sandbox.status import Status
+from guerdon.resources.sandbox.waiting import Waiting
 
 CHUNK = 1 << 16
 LOOK_SECONDS = 0.05
-"""How often the memory of a process tree is looked at."""
+"""How often a process tree is looked at, on average: it cannot know when."""
 
 END_SECONDS = 10.0
 """How long a killed tree may take to be gone before the sandbox counts as broken."""
@@ -34,8 +36,7 @@ STATUS_BYTES = 1 << 16
 """Most bytes of reports; the engine writes a few dozen."""
 
 STARVED = 0.5
-"""A program that used less than this share of the time that it may take, and waited for a processor
-for more, is starved by the machine."""
+"""A program has had its time when for this share of it nobody but itself kept it from running."""
 
 PATIENCE = 4
 """How many times its time a starved program gets before the machine counts as too busy."""
@@ -125,6 +126,7 @@ class Running:
         self._limits = limits
         self._keep = keep
         self._began = time.monotonic()
+        self._waiting = Waiting(process.pid, self._began)
         self._next_look = self._began + LOOK_SECONDS
         self._ends = self._began + limits.wall_seconds
         self._streams = {
@@ -187,9 +189,8 @@ class Running:
     def overdue(self, since: float, allowed: float, what: str) -> float | None:
         """End it because it is too slow, unless the machine is: then it gets more time.
 
-        A program can make its own threads wait for each other, but then it uses processor time; and
-        it cannot lower its own priority. So one that used little and waited long for a processor
-        was starved by others.
+        A program that ran, slept, or made itself wait for a processor had its time. Only waiting
+        that it cannot have caused counts for it: see `Waiting`.
 
         Args:
             since: `time.monotonic()` when what is too slow began.
@@ -200,14 +201,14 @@ class Running:
             `time.monotonic()` until which it may go on, or None where it was ended.
         """
         now = time.monotonic()
-        used, waited = tree.processor_seconds(self._process.pid)
-        meant = since - self._began + allowed
-        if not used < STARVED * meant < waited:
+        self._waiting.look(now)
+        waited = self._waiting.since(since)
+        if now - since - waited >= STARVED * allowed:
             self.kill(Status.TIMEOUT, what)
         elif now < since + PATIENCE * allowed:
             return now + STARVED * allowed
         else:
-            share = f"it got {used:.1f} s of processor time in {now - self._began:.1f} s"
+            share = f"waited {waited:.1f} s of {now - since:.1f} s for a processor"
             self.kill(Status.SANDBOX_FAILED, f"{what}, but {share}: the machine is too busy")
         return None
 
@@ -243,8 +244,8 @@ class Running:
                 return
             self._ends = more
         if now >= self._next_look:
-            self._look()
-            self._next_look = time.monotonic() + LOOK_SECONDS
+            self._look(now)
+            self._next_look = time.monotonic() + random.uniform(0.5, 1.5) * LOOK_SECONDS
         wake = min(until, self._ends, self._next_look)
         for descriptor, _ in self._poll.poll(max(0.0, (wake - now) * 1000)):
             self._take(descriptor)
@@ -260,8 +261,9 @@ class Running:
         elif not self._streams[descriptor].add(chunk):
             self.kill(Status.OUTPUT, f"wrote more than {self._streams[descriptor].limit} bytes")
 
-    def _look(self) -> None:
+    def _look(self, now: float) -> None:
         """End a tree that uses more than its limits, where the kernel looks at single processes."""
+        self._waiting.look(now)
         used = tree.memory_bytes(self._process.pid)
         if used > self._limits.memory_bytes:
             self.kill(Status.MEMORY, f"its processes used {used >> 20} MiB of memory")

@@ -19,18 +19,23 @@ LOAD_WORD = 0x20
 JUMP_EQUAL = 0x15
 JUMP_GREATER_OR_EQUAL = 0x35
 JUMP_ANY_BIT = 0x45
+AND = 0x54
 RETURN = 0x06
 KILL_PROCESS = 0x80000000
 ERRNO = 0x00050000
 ALLOW = 0x7FFF0000
-NUMBER_OFFSET, ARCH_OFFSET, FIRST_ARGUMENT_OFFSET = 0, 4, 16
+NUMBER_OFFSET, ARCH_OFFSET, ARGUMENTS_OFFSET = 0, 4, 16
 
-EPERM, ENOSYS, EACCES = 1, 38, 13
+EPERM, ENOSYS, EACCES, SUCCESS = 1, 38, 13, 0
 AF_UNIX = 1
+SOCK_TYPE, SOCK_STREAM, SOCK_SEQPACKET = 0xF, 1, 5
 NEW_NAMESPACES = 0x7E020080
 """All CLONE_NEW* flags of linux/sched.h."""
 X32 = 0x40000000
 """Numbers from here on are the x32 ABI, which would pass a filter made for x86-64."""
+
+NEWEST = 462
+"""The last call that is known here (mseal); newer ones are absent. The same on all machines."""
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -41,7 +46,7 @@ ATTACKS = (
     "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff", "acct", "settimeofday",
     "clock_settime", "sethostname", "setdomainname", "open_by_handle_at", "add_key",
     "request_key", "keyctl", "userfaultfd", "kcmp", "pidfd_getfd", "syslog", "quotactl",
-    "lookup_dcookie", "vhangup", "fanotify_init",
+    "lookup_dcookie", "vhangup", "fanotify_init", "modify_ldt", "ioperm", "iopl",
 )  # fmt: skip
 """Nothing that a program is asked to write makes these; they end it."""
 
@@ -59,10 +64,32 @@ REFUSED = (
 )  # fmt: skip
 """A program that makes itself wait for a processor would look like a victim of a busy machine."""
 
-ABSENT = ("clone3", "io_uring_setup", "io_uring_enter", "io_uring_register")
+IGNORED = ("sched_yield",)
+"""Succeeds without giving a processor away, for the same reason."""
+
+REFUSED_OPTIONS = (
+    ("prctl", 0, (1, 36, 62)),
+    ("fcntl", 1, (8, 10, 15)),
+    ("ioctl", 1, (0x8901, 0x8902, 0x5412, 0x541C)),
+)
+"""Calls, the place of an argument, and what it may not be.
+
+- PR_SET_PDEATHSIG, by which a program ends with its sandbox; PR_SET_CHILD_SUBREAPER, by which
+  orphans come to it; PR_SCHED_CORE, which makes it wait for a processor.
+- F_SETOWN, F_SETSIG and F_SETOWN_EX, and FIOSETOWN and SIOCSPGRP: they let a file send signals.
+- TIOCSTI and TIOCLINUX: they type into a terminal.
+"""
+
+ABSENT = (
+    "clone3", "io_uring_setup", "io_uring_enter", "io_uring_register", "statmount", "listmount",
+)  # fmt: skip
 """Libraries do without them; a filter cannot see into their arguments."""
 
 SIGNALS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
+SOCKETS = ("socket", "connect", "bind")
+PAIRS = ((AND, SOCK_TYPE), (JUMP_EQUAL, SOCK_STREAM), (JUMP_EQUAL, SOCK_SEQPACKET))
+"""A socket of datagrams could send to any address, although it was made as one of a pair."""
+
 METADATA = (
     "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime",
     "utimes", "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr", "removexattr",
@@ -108,7 +135,10 @@ NUMBERS: Mapping[str, tuple[int, int]] = {
     "utime": (132, -1), "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88),
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
     "lremovexattr": (198, 15), "fremovexattr": (199, 16), "clone": (56, 220),
-    "socket": (41, 198), "connect": (42, 203),
+    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "socketpair": (53, 199),
+    "modify_ldt": (154, -1), "ioperm": (173, -1), "iopl": (172, -1), "sched_yield": (24, 124),
+    "prctl": (157, 167), "fcntl": (72, 25), "ioctl": (16, 29),
+    "statmount": (457, 457), "listmount": (458, 458),
 }  # fmt: skip
 
 
@@ -129,24 +159,26 @@ class _Program:
                 self.add(JUMP_EQUAL, number, 0, 1)
                 self.add(RETURN, result)
 
-    def argument(self, name: str, column: int, test: int, operand: int, hits: int) -> None:
-        """End with a result where the first argument of one call passes a test; with `ALLOW` else.
+    def argument(
+        self,
+        name: str,
+        column: int,
+        place: int,
+        steps: Sequence[tuple[int, int]],
+        *,
+        passes: int,
+        fails: int = ALLOW,
+    ) -> None:
+        """End with a result for one call, by whether one of its arguments passes one of the tests.
 
         The low word of the argument is what counts: none of these calls takes more than 32 bits.
         """
-        self.add(JUMP_EQUAL, NUMBERS[name][column], 0, 4)
-        self.add(LOAD_WORD, FIRST_ARGUMENT_OFFSET)
-        self.add(test, operand, 0, 1)
-        self.add(RETURN, hits)
-        self.add(RETURN, ALLOW)
-
-    def unless(self, name: str, column: int, operand: int, result: int) -> None:
-        """End with a result where the first argument of one call is not the operand."""
-        self.add(JUMP_EQUAL, NUMBERS[name][column], 0, 4)
-        self.add(LOAD_WORD, FIRST_ARGUMENT_OFFSET)
-        self.add(JUMP_EQUAL, operand, 1, 0)
-        self.add(RETURN, result)
-        self.add(RETURN, ALLOW)
+        self.add(JUMP_EQUAL, NUMBERS[name][column], 0, len(steps) + 3)
+        self.add(LOAD_WORD, ARGUMENTS_OFFSET + 8 * place)
+        for at, (code, operand) in enumerate(steps):
+            self.add(code, operand, 0 if code == AND else len(steps) - at)
+        self.add(RETURN, fails)
+        self.add(RETURN, passes)
 
     def done(self) -> bytes:
         return bytes(self._code)
@@ -158,8 +190,8 @@ def build_filter(*, own_namespaces: bool, machine: str | None = None) -> bytes:
 
     Args:
         own_namespaces: whether the program has process and network namespaces of its own; without,
-            it may have no socket at all, may signal or change no process, and may not change
-            owners, permissions and times of files.
+            it may have no socket but connected pairs, may signal or change no process, and may not
+            change owners, permissions and times of files.
         machine: as `platform.machine()` says; by default this one.
 
     Raises:
@@ -187,14 +219,24 @@ def build_filter(*, own_namespaces: bool, machine: str | None = None) -> bytes:
         program.add(RETURN, KILL_PROCESS)
     program.returns(ATTACKS, column, KILL_PROCESS)
     program.returns(ABSENT, column, ERRNO | ENOSYS)
+    program.add(JUMP_GREATER_OR_EQUAL, NEWEST + 1, 0, 1)
+    program.add(RETURN, ERRNO | ENOSYS)
     program.returns(UNCOUNTED + REFUSED, column, ERRNO | EPERM)
-    program.argument("clone", column, JUMP_ANY_BIT, NEW_NAMESPACES, KILL_PROCESS)
+    program.returns(IGNORED, column, ERRNO | SUCCESS)
+    namespaces = [(JUMP_ANY_BIT, NEW_NAMESPACES)]
+    program.argument("clone", column, 0, namespaces, passes=KILL_PROCESS)
+    for name, place, operands in REFUSED_OPTIONS:
+        tests = [(JUMP_EQUAL, operand) for operand in operands]
+        program.argument(name, column, place, tests, passes=ERRNO | EPERM)
     if own_namespaces:
-        program.unless("socket", column, AF_UNIX, ERRNO | EACCES)
+        unix = [(JUMP_EQUAL, AF_UNIX)]
+        program.argument("socket", column, 0, unix, passes=ALLOW, fails=ERRNO | EACCES)
     else:
-        program.returns(("socket", "connect", *SIGNALS), column, ERRNO | EACCES)
+        program.returns((*SOCKETS, *SIGNALS), column, ERRNO | EACCES)
         program.returns(METADATA, column, ERRNO | EPERM)
+        program.argument("socketpair", column, 1, PAIRS, passes=ALLOW, fails=ERRNO | EACCES)
         for name in OTHERS:
-            program.unless(name, column, 0, ERRNO | EPERM)
+            own = [(JUMP_EQUAL, 0)]
+            program.argument(name, column, 0, own, passes=ALLOW, fails=ERRNO | EPERM)
     program.add(RETURN, ALLOW)
     return program.done()

@@ -9,9 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
-
-TICKS = os.sysconf("SC_CLK_TCK")
+from typing import NamedTuple
 
 KILL_ROUNDS = 200
 """How often a tree is killed until nothing of it is left; a fork bomb takes several rounds."""
@@ -57,25 +55,41 @@ def _memory(pid: int) -> int:
     return total
 
 
-def processor_seconds(pid: int) -> tuple[float, float]:
-    """Processor time of a process and its descendants, and how long any of their threads at most
-    waited for a processor."""
-    used, waited = 0.0, 0.0
+class Threads(NamedTuple):
+    """The threads of a process and its descendants at one moment.
+
+    Attributes:
+        wanting: how many run or wait for a processor.
+        waited: seconds that each has waited for one in its life, by its number.
+    """
+
+    wanting: int
+    waited: dict[int, float]
+
+
+def threads(pid: int) -> Threads:
+    """Look at all threads; one that vanishes meanwhile was running."""
+    wanting = 0
+    waited: dict[int, float] = {}
     for member in (pid, *descendants(pid)):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = _read(f"/proc/{member}/stat").rpartition(")")[2].split()
-            used += sum(map(int, fields[11:15])) / TICKS
-        for waiting in _waits(member):
-            waited = max(waited, waiting)
-    return used, waited
+        try:
+            tasks = os.listdir(f"/proc/{member}/task")
+        except OSError:
+            wanting += 1
+            continue
+        for task in tasks:
+            folder = f"/proc/{member}/task/{task}"
+            try:
+                wanting += _state(folder) in "RX"
+                waited[int(task)] = int(_read(f"{folder}/schedstat").split()[1]) / 1e9
+            except (OSError, ValueError, IndexError):
+                wanting += 1
+    return Threads(wanting, waited)
 
 
-def _waits(pid: int) -> Iterator[float]:
-    with contextlib.suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                fields = _read(f"/proc/{pid}/task/{task}/schedstat").split()
-                yield int(fields[1]) / 1e9
+def _state(folder: str) -> str:
+    """The letter of a process or thread: R runs or waits for a processor, Z has ended."""
+    return _read(f"{folder}/stat").rpartition(")")[2].split()[0]
 
 
 def kill_tree(pid: int) -> None:
@@ -94,9 +108,12 @@ def kill_tree(pid: int) -> None:
 
 def kill_descendants(pid: int) -> None:
     """Kill all descendants of a process that adopts its orphans, until none is left."""
+    seen: list[int] = []
     for round_number in range(KILL_ROUNDS):
-        found = [member for member in descendants(pid) if _lives(member)]
-        if not found:
+        before, seen = seen, descendants(pid)
+        found = [member for member in seen if _lives(member)]
+        # One that ends while it is looked at can have left a child, which the next look finds.
+        if not found and seen == before:
             return
         # Stopped first: what is stopped cannot fork while the others are killed.
         for number in (signal.SIGSTOP, signal.SIGKILL):
@@ -109,5 +126,5 @@ def kill_descendants(pid: int) -> None:
 
 def _lives(pid: int) -> bool:
     with contextlib.suppress(OSError, IndexError):
-        return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] != "Z"
+        return _state(f"/proc/{pid}") != "Z"
     return False
