@@ -39,6 +39,7 @@ class Game(Resource):
         self.events: list[str] = []
         self.healthy = True
         self.gate = threading.Event()
+        self.number = len(MADE)
         MADE.append(self)
 
     def start(self) -> None:
@@ -113,6 +114,15 @@ def until(condition: Any) -> None:
     raise AssertionError("it did not happen")
 
 
+def acquire(context: Context, spec: Spec[Game], **options: Any) -> Game:
+    """The game behind the handle, which the test may look at when the rollout has ended."""
+    return MADE[context.acquire_resource_sync(spec, **options).number]
+
+
+async def acquire_async(context: Context, spec: Spec[Game], **options: Any) -> Game:
+    return MADE[(await context.acquire_resource(spec, **options)).number]
+
+
 def states(resources: Resources, spec: Spec[Any]) -> list[str]:
     return resources.pool(spec, "local").states()
 
@@ -122,24 +132,24 @@ def states(resources: Resources, spec: Spec[Any]) -> list[str]:
 
 def test_agentfly_two_specs_in_one_rollout_are_two_resources(resources: Resources) -> None:
     with Context("r", resources=resources) as context:
-        one = context.acquire_resource_sync(GameSpec(level=1))
-        two = context.acquire_resource_sync(GameSpec(level=2))
+        one = acquire(context, GameSpec(level=1))
+        two = acquire(context, GameSpec(level=2))
         assert (one.level, two.level) == (1, 2)
-        assert context.held == [one, two]
+        assert [game.number for game in context.held] == [one.number, two.number]
 
 
 def test_agentfly_init_arguments_are_part_of_the_identity(resources: Resources) -> None:
     with Context("r1", resources=resources) as context:
-        context.acquire_resource_sync(GameSpec())
+        acquire(context, GameSpec())
     with Context("r2", resources=resources) as context:
-        assert context.acquire_resource_sync(GameSpec(level=99)).level == 99
+        assert acquire(context, GameSpec(level=99)).level == 99
 
 
 def test_agentfly_rollout_and_global_are_two_resources_and_both_end(resources: Resources) -> None:
     spec = GameSpec(reset="cannot")
     with Context("r", resources=resources) as context:
-        own = context.acquire_resource_sync(spec)
-        shared = context.acquire_resource_sync(spec, scope="global")
+        own = acquire(context, spec)
+        shared = acquire(context, spec, scope="global")
         assert own is not shared
     until(lambda: own.events[-1] == "stop")
     assert "stop" not in shared.events
@@ -149,13 +159,13 @@ def test_agentfly_rollout_and_global_are_two_resources_and_both_end(resources: R
 
 def test_the_same_spec_is_the_same_resource_within_a_rollout(resources: Resources) -> None:
     with Context("r", resources=resources) as context:
-        one = context.acquire_resource_sync(GameSpec(options={"a": [1, 2], "b": 2}))
-        assert context.acquire_resource_sync(GameSpec(options={"b": 2, "a": [1, 2]})) is one
-        assert context.acquire_resource_sync(GameSpec(name="second")) is not one
+        one = acquire(context, GameSpec(options={"a": [1, 2], "b": 2}))
+        assert acquire(context, GameSpec(options={"b": 2, "a": [1, 2]})) is one
+        assert acquire(context, GameSpec(name="second")) is not one
     other = Context("s", resources=resources)
     with other as context, Context("t", resources=resources) as third:
         spec = GameSpec(options={"a": 1})
-        assert context.acquire_resource_sync(spec) is not third.acquire_resource_sync(spec)
+        assert acquire(context, spec) is not acquire(third, spec)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +196,7 @@ def test_a_spec_of_something_live_is_refused(resources: Resources) -> None:
         Context(resources=resources) as c,
         pytest.raises(ConfigError, match=r"options\['client'\]"),
     ):
-        c.acquire_resource_sync(spec)
+        acquire(c, spec)
 
 
 def test_a_spec_cannot_be_changed() -> None:
@@ -200,10 +210,10 @@ def test_a_spec_cannot_be_changed() -> None:
 def test_agentfly_what_comes_back_is_reset_before_the_next_rollout(resources: Resources) -> None:
     spec = GameSpec(pool=ONE)
     with Context("r1", resources=resources) as context:
-        first = context.acquire_resource_sync(spec)
+        first = acquire(context, spec)
         first.level = 77
     with Context("r2", resources=resources) as context:
-        second = context.acquire_resource_sync(spec)
+        second = acquire(context, spec)
         assert second is first
         assert second.level == 1
     until(lambda: first.events.count("reset") == 2)
@@ -214,29 +224,29 @@ def test_agentfly_what_comes_back_is_reset_before_the_next_rollout(resources: Re
 def test_what_cannot_be_reset_is_not_used_again(resources: Resources, reset: str) -> None:
     spec = GameSpec(pool=ONE, reset=reset)
     with Context("r1", resources=resources) as context:
-        first = context.acquire_resource_sync(spec)
+        first = acquire(context, spec)
     with Context("r2", resources=resources) as context:
-        assert context.acquire_resource_sync(spec) is not first
+        assert acquire(context, spec) is not first
     assert first.events == ["start", "reset", "stop"]
 
 
 def test_global_is_shared_by_live_rollouts_and_outlives_them(resources: Resources) -> None:
     spec = GameSpec()
     with Context("r1", resources=resources) as one, Context("r2", resources=resources) as two:
-        game = one.acquire_resource_sync(spec, scope="global")
-        assert two.acquire_resource_sync(spec, scope="global") is game
+        game = acquire(one, spec, scope="global")
+        assert acquire(two, spec, scope="global") is game
         assert one.held == []
     with Context("r3", resources=resources) as three:
-        assert three.acquire_resource_sync(spec, scope="global") is game
+        assert acquire(three, spec, scope="global") is game
     assert game.events == ["start"]
 
 
 def test_batch_is_shared_until_the_batch_and_its_rollouts_have_ended(resources: Resources) -> None:
     batch = Batch("b1")
     one = Context("r1", batch=batch, resources=resources)
-    game = one.acquire_resource_sync(GameSpec(), scope="batch")
+    game = acquire(one, GameSpec(), scope="batch")
     with Context("r2", batch=batch, resources=resources) as two:
-        assert two.acquire_resource_sync(GameSpec(), scope="batch") is game
+        assert acquire(two, GameSpec(), scope="batch") is game
         batch.end()
     assert game.events == ["start"]
     one.close()
@@ -254,9 +264,9 @@ def test_scopes_and_backends_that_do_not_exist(resources: Resources) -> None:
             ({"backend": "ray"}, "local, remote"),
         ):
             with pytest.raises(ConfigError, match=told):
-                context.acquire_resource_sync(GameSpec(), **options)
+                acquire(context, GameSpec(), **options)
         with pytest.raises(ConfigError, match="got a str"):
-            context.acquire_resource_sync("GameSpec")  # type: ignore[arg-type]
+            acquire(context, "GameSpec")  # type: ignore[arg-type]
 
 
 def test_a_closed_context_gives_nothing(resources: Resources) -> None:
@@ -264,7 +274,7 @@ def test_a_closed_context_gives_nothing(resources: Resources) -> None:
     context.close()
     context.close()
     with pytest.raises(Unavailable, match="rollout 'r' has ended"):
-        context.acquire_resource_sync(GameSpec())
+        acquire(context, GameSpec())
 
 
 # Waiting.
@@ -275,27 +285,27 @@ def test_agentfly_acquiring_has_a_deadline_and_says_who_holds_what(
 ) -> None:
     spec = GameSpec(pool=ONE, name="chess")
     with Context("first", resources=resources) as holder:
-        holder.acquire_resource_sync(spec)
+        acquire(holder, spec)
         clock.now += 12.5
         second = Context("second", resources=resources)
         with second, pytest.raises(Unavailable) as caught:
-            second.acquire_resource_sync(spec, timeout=SOON)
+            acquire(second, spec, timeout=SOON)
     told = str(caught.value)
     assert "no Game 'chess' for rollout 'second' within 0.05 s" in told
     assert "1 of at most 1 exist: held by rollout 'first' for 12.5 s" in told
     assert caught.value.retryable
     with Context("third", resources=resources) as context:
-        context.acquire_resource_sync(spec)  # who gave up takes nothing with it
+        acquire(context, spec)  # who gave up takes nothing with it
 
 
 async def test_the_async_form_has_it_too_and_leaves_the_loop_free(resources: Resources) -> None:
     spec = GameSpec(pool=ONE)
     async with Context("first", resources=resources) as holder:
-        game = await holder.acquire_resource(spec)
+        game = await acquire_async(holder, spec)
         waiting = Context("second", resources=resources)
         with pytest.raises(Unavailable, match="held by rollout 'first'"):
-            await waiting.acquire_resource(spec, timeout=SOON)
-        task = asyncio.create_task(waiting.acquire_resource(spec))
+            await acquire_async(waiting, spec, timeout=SOON)
+        task = asyncio.create_task(acquire_async(waiting, spec))
         await asyncio.sleep(0)
         assert not task.done()
     assert await task is game
@@ -306,10 +316,10 @@ def test_requests_are_served_in_their_order(resources: Resources) -> None:
     spec = GameSpec(pool=ONE)
     order: list[int] = []
     holder = Context("holder", resources=resources)
-    holder.acquire_resource_sync(spec)
+    acquire(holder, spec)
     pool = resources.pool(spec, "local")
     contexts = [Context(f"r{i}", resources=resources) for i in range(5)]
-    requests = [context._request(spec, "rollout", None)[1] for context in contexts]
+    requests = [context._ask(spec, "rollout", None).request for context in contexts]
     for number, request in enumerate(requests):
         request.future.add_done_callback(lambda _, n=number: (order.append(n), contexts[n].close()))
     holder.close()
@@ -328,7 +338,7 @@ def test_many_threads_share_a_few(resources: Resources) -> None:
     def work(number: int) -> None:
         for turn in range(10):
             with Context(f"{number}.{turn}", resources=resources) as context:
-                game = context.acquire_resource_sync(spec)
+                game = acquire(context, spec)
                 with lock:
                     assert id(game) not in used
                     used.append(id(game))
@@ -354,13 +364,13 @@ def test_agentfly_an_exception_gives_everything_back(resources: Resources) -> No
 
     def broken_reward() -> None:
         with Context("r1", resources=resources) as context:
-            context.acquire_resource_sync(spec)
+            acquire(context, spec)
             raise ValueError("broken reward")
 
     with pytest.raises(ValueError, match="broken reward"):
         broken_reward()
     with Context("r2", resources=resources) as context:
-        context.acquire_resource_sync(spec, timeout=LONG)
+        acquire(context, spec, timeout=LONG)
 
 
 async def test_a_cancelled_rollout_gives_everything_back(resources: Resources) -> None:
@@ -369,7 +379,7 @@ async def test_a_cancelled_rollout_gives_everything_back(resources: Resources) -
 
     async def rollout(name: str) -> None:
         async with Context(name, resources=resources) as context:
-            await context.acquire_resource(spec)
+            await acquire_async(context, spec)
             holding.set()
             await asyncio.Event().wait()
 
@@ -382,7 +392,7 @@ async def test_a_cancelled_rollout_gives_everything_back(resources: Resources) -
         with pytest.raises(asyncio.CancelledError):
             await task
     async with Context("next", resources=resources) as context:
-        await context.acquire_resource(spec, timeout=LONG)
+        await acquire_async(context, spec, timeout=LONG)
     assert len(MADE) == 1
 
 
@@ -391,7 +401,7 @@ def test_a_start_that_fails_is_told_and_holds_no_place(resources: Resources) -> 
     with Context("r", resources=resources) as context:
         for tries in (1, 2):
             with pytest.raises(Unavailable, match="Game does not start: no display"):
-                context.acquire_resource_sync(spec)
+                acquire(context, spec)
             assert len(MADE) == tries
     until(lambda: all(game.events == ["start", "stop"] for game in MADE))
     until(lambda: states(resources, spec) == [])
@@ -401,12 +411,12 @@ def test_a_start_that_hangs_is_said_and_given_up(resources: Resources, clock: Cl
     spec = GameSpec(pool=Pool(max=1, patience_seconds=60), hangs="start")
     with Context("r", resources=resources) as context:
         with pytest.raises(Unavailable, match=r"1 of at most 1 exist: starting for 0\.0 s"):
-            context.acquire_resource_sync(spec, timeout=SOON)
+            acquire(context, spec, timeout=SOON)
         clock.now += 61
         resources.tidy()
         assert states(resources, spec) == []
         with pytest.raises(Unavailable, match="starting for"):
-            context.acquire_resource_sync(spec, timeout=SOON)
+            acquire(context, spec, timeout=SOON)
     for game in MADE:
         game.gate.set()
     until(lambda: MADE[0].events == ["start", "stop"])
@@ -418,22 +428,22 @@ def test_a_reset_that_hangs_holds_the_place_only_so_long(
 ) -> None:
     spec = GameSpec(pool=Pool(max=1, patience_seconds=60), hangs="reset")
     with Context("r1", resources=resources) as context:
-        context.acquire_resource_sync(spec)
+        acquire(context, spec)
     with Context("r2", resources=resources) as context:
         with pytest.raises(Unavailable, match="resetting for"):
-            context.acquire_resource_sync(spec, timeout=SOON)
+            acquire(context, spec, timeout=SOON)
         clock.now += 61
         resources.tidy()
-        assert context.acquire_resource_sync(spec) is MADE[1]
+        assert acquire(context, spec) is MADE[1]
 
 
 def test_what_is_not_healthy_is_replaced(resources: Resources) -> None:
     spec = GameSpec(pool=ONE)
     with Context("r1", resources=resources) as context:
-        first = context.acquire_resource_sync(spec)
+        first = acquire(context, spec)
     first.healthy = False
     with Context("r2", resources=resources) as context:
-        assert context.acquire_resource_sync(spec) is not first
+        assert acquire(context, spec) is not first
     assert first.events[-1] == "stop"
 
 
@@ -456,7 +466,7 @@ def test_idle_ones_end_but_for_the_least(resources: Resources, clock: Clock) -> 
     spec = GameSpec(pool=Pool(min=1, max=4, idle_seconds=100, check_seconds=1000))
     contexts = [Context(f"r{i}", resources=resources) for i in range(3)]
     for context in contexts:
-        context.acquire_resource_sync(spec)
+        acquire(context, spec)
     for context in contexts:
         context.close()
     until(lambda: states(resources, spec) == ["idle"] * 3)
@@ -471,14 +481,14 @@ def test_idle_ones_end_but_for_the_least(resources: Resources, clock: Clock) -> 
 def test_the_least_are_kept_ready(resources: Resources) -> None:
     spec = GameSpec(pool=Pool(min=3, max=4))
     with Context("r", resources=resources) as context:
-        context.acquire_resource_sync(spec)
+        acquire(context, spec)
         until(lambda: sorted(states(resources, spec)) == ["held", "idle", "idle"])
 
 
 def test_idle_ones_are_checked(resources: Resources, clock: Clock) -> None:
     spec = GameSpec(pool=Pool(min=1, max=2, check_seconds=10))
     with Context("r", resources=resources) as context:
-        game = context.acquire_resource_sync(spec)
+        game = acquire(context, spec)
     until(lambda: states(resources, spec) == ["idle"])
     clock.now += 11
     resources.tidy()
@@ -497,16 +507,16 @@ def test_what_everybody_shares_is_replaced_when_it_breaks(
 ) -> None:
     spec = GameSpec(pool=Pool(max=1, check_seconds=10))
     with Context("r", resources=resources) as context:
-        first = context.acquire_resource_sync(spec, scope="global")
+        first = acquire(context, spec, scope="global")
         clock.now += 11
         resources.tidy()
         until(lambda: first.events == ["start", "check"])
-        assert context.acquire_resource_sync(spec, scope="global") is first
+        assert acquire(context, spec, scope="global") is first
         first.healthy = False
         clock.now += 11
         resources.tidy()
         until(lambda: first.events[-1] == "stop")
-        second = context.acquire_resource_sync(spec, scope="global")
+        second = acquire(context, spec, scope="global")
         assert second is not first
     assert "not healthy" in caplog.text
 
@@ -526,8 +536,8 @@ def test_leaks_are_reported_at_the_end(clock: Clock, caplog: pytest.LogCaptureFi
     MADE.clear()
     resources = Resources(clock)
     leaky = Context("leaky", resources=resources)
-    game = leaky.acquire_resource_sync(GameSpec(name="chess"))
-    leaky.acquire_resource_sync(GameSpec(), scope="global")
+    game = acquire(leaky, GameSpec(name="chess"))
+    acquire(leaky, GameSpec(), scope="global")
     clock.now += 3
     with caplog.at_level(logging.WARNING):
         leaked = resources.close()
@@ -536,16 +546,16 @@ def test_leaks_are_reported_at_the_end(clock: Clock, caplog: pytest.LogCaptureFi
     assert game.events == ["start", "stop"]
     leaky.close()
     with pytest.raises(Unavailable, match="closed"):
-        Context("late", resources=resources).acquire_resource_sync(GameSpec())
+        acquire(Context("late", resources=resources), GameSpec())
 
 
 def test_the_end_wakes_who_waits(clock: Clock) -> None:
     MADE.clear()
     resources = Resources(clock)
     spec = GameSpec(pool=ONE)
-    Context("holder", resources=resources).acquire_resource_sync(spec)
+    acquire(Context("holder", resources=resources), spec)
     waiter = Context("waiter", resources=resources)
-    _, request = waiter._request(spec, "rollout", None)
+    request = waiter._ask(spec, "rollout", None).request
     resources.close()
     with pytest.raises(Unavailable, match="closed"):
         request.future.result(LONG)
@@ -556,7 +566,7 @@ def test_the_end_waits_only_so_long(clock: Clock, caplog: pytest.LogCaptureFixtu
     resources = Resources(clock)
     context = Context("r", resources=resources)
     with pytest.raises(Unavailable):
-        context.acquire_resource_sync(GameSpec(hangs="start"), timeout=SOON)
+        acquire(context, GameSpec(hangs="start"), timeout=SOON)
     resources.close(timeout=SOON)
     assert "did not stop within" in caplog.text
     MADE[0].gate.set()
@@ -589,7 +599,7 @@ class Rollouts(RuleBasedStateMachine):
         free = len(self.holds) < 3 or id(context) in self.holds
         try:
             timeout = LONG if free else 0.001
-            game = context.acquire_resource_sync(self.spec, timeout=timeout)
+            game = acquire(context, self.spec, timeout=timeout)
         except Unavailable:
             assert not free
             self.open.remove(context)  # its request waits: it would get what comes free

@@ -195,12 +195,15 @@ def test_a_first_stage_gets_none() -> None:
 
 def test_a_forked_child_has_resources_of_its_own(tmp_path: Path) -> None:
     with Context() as context:
-        folder = context.acquire_resource_sync(FolderSpec(parent=str(tmp_path)))
+        path = context.acquire_resource_sync(FolderSpec(parent=str(tmp_path))).path
         child = os.fork()
         if child == 0:
-            with Context() as own:
-                other = own.acquire_resource_sync(FolderSpec(parent=str(tmp_path)))
-                code = 0 if other.path != folder.path else 1
-            os._exit(code)
+            code = 1
+            try:
+                with Context() as own:
+                    other = own.acquire_resource_sync(FolderSpec(parent=str(tmp_path)))
+                    code = int(other.path == path)
+            finally:
+                os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
-        assert folder.path.exists()
+        assert path.exists()

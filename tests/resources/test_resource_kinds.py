@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from guerdon.resources import (
     FolderSpec,
     Pool,
     PythonSpec,
+    Released,
     Resources,
     ServerSpec,
     SqliteSpec,
@@ -31,6 +32,15 @@ from guerdon.resources.sandbox import Status
 from guerdon.resources.sandboxes import sandbox_of
 
 LONG = 20.0
+
+
+def until(condition: Callable[[], Any]) -> None:
+    pause = threading.Event()
+    for _ in range(int(LONG / 0.002)):
+        if condition():
+            return
+        pause.wait(0.002)
+    raise AssertionError("it did not happen")
 
 
 @pytest.fixture
@@ -190,7 +200,7 @@ def test_a_session_outlives_the_thread_that_acquired_it(context: Context, engine
 def test_one_that_was_given_back_says_so() -> None:
     with Resources() as resources, Context(resources=resources) as context:
         python = context.acquire_resource_sync(PythonSpec())
-    with pytest.raises(Unavailable, match="released"):
+    with pytest.raises(Released, match="released"):
         python.run("1")
 
 
@@ -327,8 +337,7 @@ async def test_a_cancelled_command_does_not_reach_the_next_rollout() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
         async with Context("second", resources=resources) as context:
-            assert await context.acquire_resource(spec) is workspace
-            assert workspace.files() == {}
+            assert (await context.acquire_resource(spec)).files() == {}
 
 
 def test_a_command_that_is_ended_changes_nothing(workspace: Any) -> None:
@@ -359,10 +368,10 @@ def test_a_folder_is_emptied_and_removed(context: Context, tmp_path: Path) -> No
     assert folder.reset()
     assert not first.exists()
     assert list(folder.path.iterdir()) == []
-    folder.stop()
-    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="leaves its folder"):
         folder.file("../x")
+    context.end_resource(folder)
+    until(lambda: list(tmp_path.iterdir()) == [])
 
 
 # Servers.
@@ -400,10 +409,9 @@ def test_agentfly_the_whole_process_tree_ends(context: Context) -> None:
         p for p in psutil.Process().children(recursive=True) if "time.sleep(999)" in p.cmdline()[-1]
     ]
     assert tree
-    server.stop()
-    psutil.wait_procs(tree, LONG)
-    assert not any(process.is_running() for process in tree)
-    assert not server.check()
+    context.end_resource(server)
+    _, alive = psutil.wait_procs(tree, LONG)
+    assert alive == []
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,14 @@ A reward that names `context` acquires them from a `Context`; see `docs/resource
 
 from guerdon.resources.context import Context
 from guerdon.resources.database import Database, Rows, SqliteSpec
-from guerdon.resources.engine import Resources, close_process_resources, process_resources
+from guerdon.resources.engine import (
+    PoolStatus,
+    Resources,
+    close_process_resources,
+    process_resources,
+)
 from guerdon.resources.folder import Folder, FolderSpec
+from guerdon.resources.lease import Released
 from guerdon.resources.program import Phase, Program, Run
 from guerdon.resources.python_session import Execution, PythonSession, PythonSpec
 from guerdon.resources.resource import Resource
@@ -25,9 +31,11 @@ __all__ = [
     "FolderSpec",
     "Phase",
     "Pool",
+    "PoolStatus",
     "Program",
     "PythonSession",
     "PythonSpec",
+    "Released",
     "Resource",
     "Resources",
     "Rows",

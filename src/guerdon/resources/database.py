@@ -105,6 +105,12 @@ class Database(Resource):
         """Whether it lives; one that a statement has ended starts again with the next call."""
         return self._lost or (self._session is not None and self._session.alive)
 
+    def interrupt(self) -> None:
+        """End it where somebody still waits for an answer; it starts again with its reset."""
+        session = self._session
+        if session is not None:
+            session.interrupt()
+
     def stop(self) -> None:
         """End it."""
         if self._session is not None:

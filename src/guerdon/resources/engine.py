@@ -7,9 +7,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
+from guerdon.errors import Unavailable
 from guerdon.resources.holder import Held, Holder, listed
 from guerdon.resources.pool import ResourcePool
 from guerdon.resources.shelf import Shelf
@@ -22,6 +26,22 @@ TIDY_SECONDS = 1.0
 
 CLOSE_SECONDS = 10.0
 """How long the end of a process waits for its resources to stop."""
+
+
+class PoolStatus(msgspec.Struct, frozen=True):
+    """How one pool is doing.
+
+    Attributes:
+        spec: kind and name.
+        states: how many resources are in each state, such as `held` or `idle`.
+        waiting: how many requests wait for a free one.
+        most: at one time.
+    """
+
+    spec: str
+    states: Mapping[str, int]
+    waiting: int
+    most: int
 
 
 class Resources:
@@ -43,17 +63,29 @@ class Resources:
         self._keeps_house = clock is None
         self._lock = threading.Lock()
         self._pools: dict[tuple[str, Backend], ResourcePool] = {}
+        self._process = os.getpid()
         self._closing = threading.Event()
         self._housekeeper: threading.Thread | None = None
         self.shared = Shelf(Holder("global"))
 
     def pool(self, spec: Spec[Any], backend: Backend) -> ResourcePool:
-        """The pool of a spec."""
+        """The pool of a spec.
+
+        Raises:
+            ConfigError: the spec holds something else than plain data.
+            Unavailable: in a forked child, where the threads of these resources are not.
+        """
+        if os.getpid() != self._process:
+            raise Unavailable(
+                f"these resources belong to process {self._process}, from which this one was "
+                "forked: make a context of its own here",
+                retryable=False,
+            )
         key = (spec.key, backend)
         with self._lock:
             pool = self._pools.get(key)
             if pool is None:
-                pool = self._pools[key] = ResourcePool(spec, self._clock)
+                pool = self._pools[key] = ResourcePool(spec.copied(), backend, self._clock)
             if self._keeps_house and self._housekeeper is None and not self._closing.is_set():
                 self._housekeeper = threading.Thread(
                     target=self._keep_house, name="guerdon-resources", daemon=True
@@ -66,6 +98,13 @@ class Resources:
     def held(self) -> list[Held]:
         """What is held now, and by whom."""
         return [held for pool in self._all() for held in pool.held()]
+
+    def status(self) -> list[PoolStatus]:
+        """How each pool is doing now."""
+        return [
+            PoolStatus(str(pool.spec), Counter(pool.states()), pool.waiting, pool.spec.pool.max)
+            for pool in self._all()
+        ]
 
     def tidy(self) -> None:
         """Stop what lay idle too long, replace what is broken, keep what pools must have."""
@@ -80,7 +119,10 @@ class Resources:
 
         Returns:
             What rollouts and batches still held: contexts that nobody closed. It is logged, too.
+            In a forked child nothing, as nothing is stopped.
         """
+        if os.getpid() != self._process:
+            return []
         self._closing.set()
         leaked = [held for held in self.held() if held.holder.scope != "global"]
         if leaked:

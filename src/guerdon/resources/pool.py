@@ -15,7 +15,7 @@ from typing import Any
 from guerdon.errors import Unavailable
 from guerdon.resources.holder import Held, Holder, listed
 from guerdon.resources.slot import BUSY, Request, Slot
-from guerdon.resources.spec import Spec
+from guerdon.resources.spec import Backend, Spec
 
 logger = logging.getLogger("guerdon.resources")
 
@@ -25,11 +25,13 @@ class ResourcePool:
 
     Args:
         spec: what they are made from.
+        backend: where they live.
         clock: `time.monotonic`, or what a test sets.
     """
 
-    def __init__(self, spec: Spec[Any], clock: Callable[[], float]) -> None:
+    def __init__(self, spec: Spec[Any], backend: Backend, clock: Callable[[], float]) -> None:
         self.spec = spec
+        self.backend: Backend = backend
         self._clock = clock
         self._lock = threading.RLock()
         self._slots: list[Slot] = []
@@ -61,8 +63,13 @@ class ResourcePool:
                 raise
         return request
 
-    def give_back(self, request: Request) -> None:
-        """Nobody wants what was asked for: take it out of the queue, or take the resource back."""
+    def give_back(self, request: Request, *, end: bool = False) -> None:
+        """Nobody wants what was asked for: take it out of the queue, or take the resource back.
+
+        Args:
+            request: may be given back before.
+            end: stop the resource instead of resetting it.
+        """
         with self._lock:
             if request.withdrawn:
                 return
@@ -73,15 +80,36 @@ class ResourcePool:
             slot = request.slot
             if slot is None or slot.state != "held" or slot.request is not request:
                 return
+            slot.enter("in use", self._clock())
+            if request.when_unused(lambda: self._unused(slot, end)):
+                self._unused(slot, end)
+            else:
+                slot.keeper.submit(slot.resource.interrupt, self._interrupted)
+
+    def _unused(self, slot: Slot, end: bool) -> None:
+        """The last call of who held it has ended: reset it, or stop what is not wanted."""
+        with self._lock:
+            if slot.ending:
+                return
+            if end or slot not in self._slots:
+                self._stop(slot)
+                return
             slot.enter("resetting", self._clock())
             slot.keeper.submit(slot.resource.reset, lambda ok, error: self._reset(slot, ok, error))
+
+    def _interrupted(self, _: object, error: BaseException | None) -> None:
+        if error is not None:
+            logger.error("%s: its calls cannot be interrupted: %s", self.spec, error)
 
     def _serve(self) -> None:
         """Give what is free to who waits longest."""
         while self._queue:
             idle = next((slot for slot in reversed(self._slots) if slot.state == "idle"), None)
+            coming = next((slot for slot in self._slots if slot.coming), None)
             if idle is not None:
                 self._check(idle, self._queue.popleft())
+            elif coming is not None:
+                self._assign(coming, self._queue.popleft())
             elif len(self._slots) < self.spec.pool.max:
                 slot = self._add()
                 self._start(slot, self._queue.popleft())
@@ -239,6 +267,7 @@ class ResourcePool:
             logger.error("%s is not healthy and is given up: %s", self.spec, error or "")
             if slot.request is not None:
                 slot.request.withdrawn = True
+                slot.request.over = "broke and was given up: acquire it again"
             self._stop(slot)
 
     def _give_up(self, slot: Slot, now: float) -> None:
@@ -279,6 +308,12 @@ class ResourcePool:
                 if slot.state == "held" and slot.request is not None
             ]
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a free resource."""
+        with self._lock:
+            return len(self._queue)
+
     def states(self) -> list[str]:
         """The state of each resource."""
         with self._lock:
@@ -290,8 +325,10 @@ class ResourcePool:
             self._closed = True
             waiting, self._queue = list(self._queue), deque()
             for slot in list(self._slots):
-                if slot.request is not None and not slot.request.future.done():
-                    waiting.append(slot.request)
+                if slot.request is not None:
+                    slot.request.over = "was stopped with all resources of the process"
+                    if not slot.request.future.done():
+                        waiting.append(slot.request)
                 slot.request = None
                 self._stop(slot)
         for request in waiting:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
 import msgspec
 
 from guerdon.errors import ConfigError, Unavailable
+from guerdon.resources.lease import Released
 from guerdon.resources.resource import Resource
 from guerdon.resources.sandbox import Limits
 from guerdon.resources.sandbox.limits import MIB
@@ -102,6 +104,12 @@ class PythonSession(Resource):
         """Whether it lives; one that code has ended starts again with the next call."""
         return self._ended or (self._session is not None and self._session.alive)
 
+    def interrupt(self) -> None:
+        """End it where somebody still waits for an answer; it starts again with its reset."""
+        session = self._session
+        if session is not None:
+            session.interrupt()
+
     def stop(self) -> None:
         """End it."""
         if self._session is not None:
@@ -130,8 +138,8 @@ class PythonSession(Resource):
         try:
             return await asyncio.to_thread(self.run, code, seconds)
         except asyncio.CancelledError:
-            if self._session is not None:
-                self._session.interrupt()
+            with contextlib.suppress(Released):  # then its pool does it
+                self.interrupt()
             raise
 
     def _ask(self, session: Session, code: str, seconds: float) -> Execution:

@@ -11,15 +11,19 @@ from guerdon.resources.keeper import Keeper
 
 T = TypeVar("T")
 
-LIFECYCLE = ("start", "reset", "check", "stop")
+LIFECYCLE = ("start", "reset", "check", "stop", "interrupt")
 
 
 class Resource:
     """Base class of resources; a subclass adds methods that rewards use.
 
-    The four methods here run one after another on a thread that belongs to the resource and lives
-    as long as it does, and may block. What rewards call runs where they call it, from several
-    threads at one time where the resource is shared.
+    The methods here run one after another on a thread that belongs to the resource and lives as
+    long as it does, and may block. What rewards call runs where they call it, from several threads
+    at one time where the resource is shared.
+
+    Rewards get a handle on it, which ends with their context. To `isinstance` and to type checkers
+    it is the resource, and it is the `self` of the methods that it calls. What those hand out of
+    other objects, such as a path or a client, is not watched: take it away in `reset` and `stop`.
 
     Example:
         >>> class Counter(Resource):
@@ -58,6 +62,9 @@ class Resource:
 
     def stop(self) -> None:
         """Release everything; also after a `start` that failed half-way."""
+
+    def interrupt(self) -> None:
+        """Let the calls that are in it end soon: it was taken back. It is reset when they have."""
 
     def keep(self, work: Callable[[], T]) -> T:
         """Run work on the resource's own thread, for what must not end with the calling one."""

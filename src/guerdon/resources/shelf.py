@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 from guerdon.errors import Unavailable
 from guerdon.resources.holder import Holder
@@ -34,17 +33,33 @@ class Shelf:
             if self._closed:
                 raise Unavailable(f"{self.holder} has ended", retryable=False)
             known = self._requests.get(id(pool))
-            if known is not None and not known[1].failed:
-                return known[1]
-            request = pool.request(self.holder)
-            self._requests[id(pool)] = (pool, request)
-            return request
+            if known is None or known[1].failed:
+                known = self._requests[id(pool)] = (pool, pool.request(self.holder))
+            known[1].waiting += 1
+            return known[1]
 
-    def resources(self) -> list[Any]:
-        """What is there now, in the order in which it was asked for."""
+    def waited(self, request: Request) -> None:
+        """Somebody got what was asked for, or waits no more; what nobody waits for is withdrawn."""
         with self._lock:
-            requests = [request for _, request in self._requests.values()]
-        return [r.future.result() for r in requests if r.future.done() and not r.failed]
+            request.waiting -= 1
+            abandoned = not request.waiting and not request.future.done()
+        if abandoned:
+            self.put_back(request)
+
+    def has(self, pool: ResourcePool) -> bool:
+        """Whether a resource of the pool is here, and ready."""
+        with self._lock:
+            _, request = self._requests.get(id(pool), (pool, None))
+        return request is not None and request.future.done() and not request.failed
+
+    def put_back(self, request: Request, *, end: bool = False) -> None:
+        """Give one resource back, or stop it."""
+        with self._lock:
+            pool = next((pool for pool, known in self._requests.values() if known is request), None)
+            if pool is None:
+                return
+            del self._requests[id(pool)]
+        pool.give_back(request, end=end)
 
     def close(self) -> None:
         """Give everything back, the last first; does not block."""

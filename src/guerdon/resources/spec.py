@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -51,9 +53,10 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 class Spec(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True):
     """Base class of specs; a subclass adds fields of plain data and makes its resource.
 
-    Two specs are the same where type and all fields are, so that other arguments give another
-    resource. `name` tells apart two that are otherwise equal, such as a database for the candidate
-    and one for the reference.
+    Two specs are the same, and equal, where type and all fields are, so that other arguments give
+    another resource. Fields hold plain data: numbers, texts, bytes, paths, enumerations, and
+    mappings, sequences, sets and structs of them. `name` tells apart two that are otherwise equal,
+    such as a database for the candidate and one for the reference.
 
     Attributes:
         name: of this resource among equal ones.
@@ -92,10 +95,22 @@ class Spec(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True):
                 compare.
         """
         kind = type(self)
+        return digest({f"{kind.__module__}.{kind.__qualname__}": self._plain()})
+
+    def copied(self) -> Self:
+        """The same spec, which nobody can change through a list or a mapping in it."""
+        return msgspec.structs.replace(self, **self._plain())
+
+    def _plain(self) -> dict[str, Any]:
         fields = msgspec.structs.asdict(self)
-        for name, value in fields.items():
-            _check_plain(value, f"{kind.__name__}.{name}")
-        return digest({f"{kind.__module__}.{kind.__qualname__}": fields})
+        kind = type(self).__name__
+        return {name: _plain(value, f"{kind}.{name}") for name, value in fields.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and self.key == cast("Spec[Any]", other).key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     def __str__(self) -> str:
         """Kind and name, for messages."""
@@ -103,24 +118,33 @@ class Spec(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True):
         return kind if self.name is None else f"{kind} {self.name!r}"
 
 
-def _check_plain(value: object, place: str) -> None:
-    if value is None or isinstance(value, str | int | float | bytes | msgspec.Struct):
-        return
+def _plain(value: Any, place: str) -> Any:
+    """A copy of plain data.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if value is None or isinstance(value, str | int | float | bytes | PurePath | Enum):
+        return value
+    if isinstance(value, msgspec.Struct):
+        fields = msgspec.structs.asdict(value)
+        copied = {name: _plain(item, f"{place}.{name}") for name, item in fields.items()}
+        return msgspec.structs.replace(value, **copied)
     if isinstance(value, Mapping):
-        for key, item in cast("Mapping[object, object]", value).items():
-            _check_plain(item, f"{place}[{key!r}]")
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in cast("Iterable[object]", value):
-            _check_plain(item, place)
-    else:
-        raise ConfigError(
-            f"{place} is a {type(value).__name__}: a spec holds plain data, from which its "
-            "resource is made and by which it is recognised"
-        )
+        items = cast("Mapping[Any, Any]", value).items()
+        return {_plain(key, place): _plain(item, f"{place}[{key!r}]") for key, item in items}
+    if isinstance(value, list | tuple | set | frozenset):
+        kind = cast("type[Any]", type(value))  # pyright: ignore[reportUnknownArgumentType]
+        items = [_plain(item, place) for item in cast("Iterable[Any]", value)]
+        return kind(*items) if hasattr(kind, "_fields") else kind(items)
+    raise ConfigError(
+        f"{place} is a {type(value).__name__}: a spec holds plain data, from which its resource is "
+        "made and by which it is recognised"
+    )
 
 
-def checked_backend(spec: Spec[Any], backend: str) -> Backend:
-    """The backend, if resources of the spec can live there.
+def checked_backend(spec: Spec[Any], wanted: str | None) -> Backend:
+    """The backend, if resources of the spec can live there; by default where they live.
 
     Raises:
         ConfigError: they cannot, or there is no such backend.
@@ -128,6 +152,7 @@ def checked_backend(spec: Spec[Any], backend: str) -> Backend:
     if not isinstance(spec, Spec):  # pyright: ignore[reportUnnecessaryIsInstance]
         kind = type(spec).__name__
         raise ConfigError(f"acquire_resource takes a spec such as PythonSpec(), got a {kind}")
+    backend = spec.backends[0] if wanted is None else wanted
     if backend not in BACKENDS:
         raise ConfigError(f"a backend is one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend not in spec.backends:
