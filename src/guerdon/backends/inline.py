@@ -18,7 +18,7 @@ from guerdon.backends.threads import THREADS
 from guerdon.errors import InvalidReward
 from guerdon.injection import Arguments
 from guerdon.lending import opening
-from guerdon.outcome import LARGEST, failure_from, seal
+from guerdon.outcome import LARGEST, Failure, failure_from, seal
 from guerdon.reward import BaseReward
 
 CHUNK = 256
@@ -68,6 +68,20 @@ class InlineBackend:
         else:
             progress.work_in(min(threads, len(calls.arguments)))
         return progress.results()
+
+    def load(self, reward: BaseReward) -> Failure | None:
+        """Warm a reward, as before its first call.
+
+        Returns:
+            Why it cannot be; None where it is warm, or where it is async.
+        """
+        if reward.is_async:
+            return None
+        try:
+            self._warming(reward)
+        except Exception as error:
+            return failure_from(error)
+        return None
 
     def close(self) -> None:
         """Stop the event loops."""

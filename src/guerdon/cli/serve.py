@@ -1,7 +1,7 @@
 """`guerdon serve`: host the rewards of a configuration over HTTP.
 
 Exit status: 0 after a drain (SIGTERM, SIGINT) or a check that passed, 1 where the server could not
-start, 2 on misuse.
+start or a reward could not be set up, 2 on misuse.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ def serve(
         _complain(error)
         raise typer.Exit(MISUSE) from None
     if check:
-        _print_check(loaded)
+        try:
+            _print_check(loaded)
+        except GuerdonError as error:
+            _complain(error)
+            raise typer.Exit(MISUSE) from None
         return
     try:
         from guerdon.server.journal import log_to_stderr
@@ -71,12 +75,17 @@ def serve(
     # Threads that score inline hold Python's lock for so long at a time while requests wait.
     sys.setswitchinterval(SWITCH_SECONDS)
     log_to_stderr(logging.DEBUG if verbose else logging.INFO)
-    server = Server(loaded, owns_process=True)
     try:
+        server = Server(loaded, owns_process=True)
         server.run()
+    except GuerdonError as error:
+        _complain(error)
+        raise typer.Exit(FAILED) from None
     except SystemExit:
         raise typer.Exit(FAILED) from None
-    if not server.started:
+    if server.refusal:
+        _complain(server.refusal)
+    if server.refusal or not server.started:
         raise typer.Exit(FAILED)
 
 
@@ -106,6 +115,6 @@ def _print_check(config: ServerConfig) -> None:
     typer.echo(f"{reach}; the configuration is right; nothing was started")
 
 
-def _complain(error: Exception) -> None:
+def _complain(error: Exception | str) -> None:
     message = str(error).encode("utf-8", "backslashreplace").decode()
     sys.stderr.write(f"guerdon: {message}{os.linesep}")

@@ -61,6 +61,7 @@ class Application:
 
     Args:
         config: what is hosted, and how it is reached.
+        give_up: called with the reason where a reward can never score.
 
     Attributes:
         rewards: the hosted rewards by name.
@@ -68,7 +69,9 @@ class Application:
         server_id: unique for each start.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(
+        self, config: ServerConfig, give_up: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.server_id = secrets.token_hex(4)
         self._serve = config.serve
         self._metrics = Metrics()
@@ -76,7 +79,8 @@ class Application:
         self._flight = Flight(config.serve.limits)
         self._shared = SharedFiles(config.serve.shared_memory, self._flight)
         self.rewards = {
-            name: Hosted(name, host, self._metrics) for name, host in config.rewards.items()
+            name: Hosted(name, host, self._metrics, give_up)
+            for name, host in config.rewards.items()
         }
         limits = config.serve.limits
         self.orders = Orders(self.rewards, limits)

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from msgspec.structs import replace
@@ -56,9 +56,12 @@ class Hosted:
         name: under which requests ask for it.
         host: the reward and how it is hosted.
         metrics: of the server.
+        give_up: called with the reason where the reward can never score.
     """
 
-    def __init__(self, name: str, host: Host, metrics: Metrics) -> None:
+    def __init__(
+        self, name: str, host: Host, metrics: Metrics, give_up: Callable[[str], None]
+    ) -> None:
         self.name = name
         self.reward = host.reward
         self.hosting = host.hosting
@@ -83,6 +86,7 @@ class Hosted:
         partial = self._group_complete if host.hosting.partial_groups else None
         self.groups = GroupTable(self._group_complete, partial)
         self.problem = "not started"
+        self._give_up = give_up
         self._started = False
         self._draining = False
         self._checks: asyncio.Task[None] | None = None
@@ -133,11 +137,17 @@ class Hosted:
         return ["ready" if replica.is_healthy else "failed" for replica in self.replicas]
 
     async def _check_until_right(self) -> None:
-        """Wait for the workers, then score a fixture of each part; again while one is wrong."""
+        """Wait for the workers, load each part, then score a fixture of each; again while one is
+        wrong."""
         while not any(replica.is_set_up for replica in self.replicas):
             if not any(replica.is_healthy for replica in self.replicas):
                 self._started, self.problem = True, "no worker process could be started"
             await asyncio.sleep(SET_UP_POLL_SECONDS)
+        lost = await self._load()
+        if lost:
+            self._started, self.problem = True, lost
+            self._give_up(f"reward {self.name!r} cannot be set up: {lost}")
+            return
         pause = FIRST_RECHECK_SECONDS
         while True:
             try:
@@ -151,6 +161,15 @@ class Hosted:
             LOG.error("reward %r does not work: %s", self.name, self.problem)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_RECHECK_SECONDS)
+
+    async def _load(self) -> str:
+        """Load each part in each replica, such as a model's weights; why that cannot be done."""
+        for leaf in leaves(self.reward):
+            tried = (asyncio.to_thread(one.backend.load, leaf) for one in self.replicas)
+            for lost in await asyncio.gather(*tried):
+                if lost is not None and lost.blame is Blame.SCORER:
+                    return lost.message if leaf is self.reward else f"{leaf.name}: {lost.message}"
+        return ""
 
     async def _find_problem(self) -> str:
         """What is wrong with the first fixture of a part, or nothing."""

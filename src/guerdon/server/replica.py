@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
-from guerdon.backends.backend import Backend
 from guerdon.backends.inline import InlineBackend
 from guerdon.backends.pool import PoolBackend
 from guerdon.reward import BaseReward
@@ -33,7 +32,7 @@ class Replica:
         self.index = index
         self._on_device = on_device
         self._workers = hosting.workers
-        self.backend = _backend(index, hosting)
+        self.backend: InlineBackend | PoolBackend = _backend(index, hosting)
         self.capacity = hosting.batch.in_flight or _capacity(hosting, waits)
         self.batches = 0
         self.samples = 0
@@ -102,7 +101,7 @@ class Replica:
         return {} if self.pool is None else self.pool.ended()
 
 
-def _backend(index: int, hosting: Hosting) -> Backend:
+def _backend(index: int, hosting: Hosting) -> InlineBackend | PoolBackend:
     if hosting.inline:
         return InlineBackend()
     environment = dict(hosting.environment)

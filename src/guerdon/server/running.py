@@ -31,6 +31,10 @@ class Server(uvicorn.Server):
         bound: called once, when it listens.
         owns_process: whether the process does nothing else, so that it may say when garbage is
             collected.
+
+    Attributes:
+        refusal: why it ended by itself: a reward that can never score, such as a model whose
+            device is absent. Empty otherwise.
     """
 
     def __init__(
@@ -41,7 +45,8 @@ class Server(uvicorn.Server):
         owns_process: bool = False,
     ) -> None:
         self._bound = bound
-        self.application = Application(config)
+        self.refusal = ""
+        self.application = Application(config, self._give_up)
         self._garbage = Garbage(self.application.bytes_in_flight) if owns_process else None
         self._drain_seconds = config.serve.drain_seconds
         settings: dict[str, Any] = {
@@ -62,6 +67,12 @@ class Server(uvicorn.Server):
             settings["ssl_certfile"] = config.serve.tls.cert
             settings["ssl_keyfile"] = config.serve.tls.key
         super().__init__(uvicorn.Config(self.application, **settings))
+
+    def _give_up(self, reason: str) -> None:
+        """End: a server that can only answer failures is worse than none."""
+        LOG.error("%s; the server ends", reason)
+        self.refusal = self.refusal or reason
+        self.should_exit = True
 
     @property
     def port(self) -> int:

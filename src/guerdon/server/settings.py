@@ -120,15 +120,15 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise ConfigError(f"serve: port must lie in [0, 65535], got {self.port}")
+            raise ConfigError(f"port must lie in [0, 65535], got {self.port}")
         if self.tls is not None:
             self.tls.check()
         if self.drain_seconds < 0:
-            raise ConfigError(f"serve: drain_seconds must be at least 0, got {self.drain_seconds}")
+            raise ConfigError(f"drain_seconds must be at least 0, got {self.drain_seconds}")
         for name, token in self.tokens.items():
             if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
                 raise ConfigError(
-                    f"serve: the token {name!r} must be printable ASCII of at least "
+                    f"the token {name!r} must be printable ASCII of at least "
                     f"{SHORTEST_TOKEN} characters"
                 )
 

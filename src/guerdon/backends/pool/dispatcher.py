@@ -317,10 +317,9 @@ class Dispatcher:
     def _may_work(self, slot: _Slot) -> bool:
         """Spare workers wait until they are needed as a replacement, or for a suspect."""
         busy = sum(1 for other in self._slots if not other.idle and other.process.ready)
-        return busy < self._settings.workers or (slot.fresh and self._any_suspect())
-
-    def _any_suspect(self) -> bool:
-        return any(job.has_suspect for job in self._jobs)
+        if busy < self._settings.workers:
+            return True
+        return slot.fresh and any(job.has_suspect for job in self._jobs)
 
     def _give(self, slot: _Slot, job: Job) -> bool:
         number = self._numbers[job.reward]
@@ -336,6 +335,9 @@ class Dispatcher:
             return False
         if self._load_first(slot, job, number):
             return True
+        if job.end_load():
+            self._forget(job)
+            return False
         size = self._pace.chunk(job.reward, job.waiting, self._settings.workers)
         self._send_chunk(slot, job.take(size), number)
         return True

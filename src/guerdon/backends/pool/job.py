@@ -12,7 +12,7 @@ import msgspec
 from guerdon.backends.backend import Calls, Results, Sealed
 from guerdon.backends.pool.frames import Result, WireResult
 from guerdon.errors import Blame, FailureKind
-from guerdon.outcome import LARGEST, Failure, Score, check_range, failure
+from guerdon.outcome import LARGEST, Abstention, Failure, Score, check_range, failure
 from guerdon.reward import BaseReward
 
 _numbers = itertools.count(1)
@@ -41,15 +41,19 @@ class Job:
         reward: what is called.
         calls: the arguments.
         pickled: the reward as the workers load it.
+        only_loads: whether its one call only stands for loading the reward, and is never made.
 
     Attributes:
         one_by_one: whether a worker gets only one call at a time.
     """
 
-    def __init__(self, reward: BaseReward, calls: Calls, pickled: bytes) -> None:
+    def __init__(
+        self, reward: BaseReward, calls: Calls, pickled: bytes, *, only_loads: bool = False
+    ) -> None:
         self.reward = reward
         self.calls = calls
         self.pickled = pickled
+        self._only_loads = only_loads
         self.finished = threading.Event()
         self.one_by_one = False
         self._waiting = deque(range(len(calls.arguments)))
@@ -136,6 +140,12 @@ class Job:
         """Give every sample without a result this failure."""
         for call in range(len(self.calls.arguments)):
             self.fail(call, lost)
+
+    def end_load(self) -> bool:
+        """A worker has loaded the reward: whether that was all that was wanted."""
+        if self._only_loads:
+            self._finish(0, [Abstention()], 0.0)
+        return self._only_loads
 
     def abandon(self) -> None:
         """Give up what waits: nobody waits for it."""

@@ -109,6 +109,17 @@ class PoolBackend:
         """Start the workers now, so that the first batch need not wait for them."""
         self._running().warm()
 
+    def load(self, reward: BaseReward) -> Failure | None:
+        """Let a worker load a reward, as before its first call, and wait for that.
+
+        Returns:
+            Why no worker can load it; None where one has, or where it needs none.
+        """
+        if reward.is_async:
+            return None
+        (sealed,) = self._run(reward, Calls([{}]), Limits(), only_loads=True).sealed
+        return sealed if isinstance(sealed, Failure) else None
+
     def pids(self) -> list[int]:
         """Process ids of the workers."""
         dispatcher = self._dispatcher
@@ -138,14 +149,16 @@ class PoolBackend:
         if dispatcher is not None and self._owner == os.getpid():
             dispatcher.close()
 
-    def _run(self, reward: BaseReward, calls: Calls, limits: Limits) -> Results:
+    def _run(
+        self, reward: BaseReward, calls: Calls, limits: Limits, *, only_loads: bool = False
+    ) -> Results:
         try:
             pickled = self._pickle(reward)
         except Exception as error:
             found = f"the reward cannot travel to a worker process: {error}"
             lost = failure(FailureKind.RAISED, found, Blame.SCORER)
             return Results([lost] * calls.samples, [0.0] * calls.samples)
-        job = Job(reward, calls, pickled)
+        job = Job(reward, calls, pickled, only_loads=only_loads)
         dispatcher = self._running()
         wake = job.finished.set
         limits.on_cancel(wake)
