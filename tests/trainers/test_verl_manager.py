@@ -90,7 +90,9 @@ def test_the_legacy_manager(seen):
     assert found["tensor"]
 
 
-@pytest.mark.parametrize("estimator", ["kl", "abs", "mse", "low_var_kl"])
+@pytest.mark.parametrize(
+    "estimator", ["kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3", "k3+", "low_var_kl+"]
+)
 def test_the_kl_penalty_is_verls(seen, estimator):
     for far, theirs, ours in seen["kl"][estimator]:
         assert far < 1e-6
@@ -106,3 +108,74 @@ def test_the_reward_loop_on_ray(seen):
     found = seen["ray"]["composite"]
     assert found["scores"] == found["extra"]["score"] == expected("composite")[:-1]
     assert list(found["extra"]) == FIXED + COMPONENTS
+
+
+def test_fewer_rows_than_workers(seen):
+    """verl pads such a batch by repeating its rows."""
+    assert seen["ray"]["few"]["scores"] == expected("composite")[:2]
+
+
+def test_images_and_what_tools_left_reach_the_reward(seen):
+    (row,) = seen["agent_loop"]["looks"]
+    assert row["reward_score"] == 1.0
+
+
+def test_prompts_and_responses_are_read_by_their_own_lengths(seen):
+    """In the streaming path verl gives no mask of what tools wrote."""
+    found = seen["agent_loop"]
+    assert found["tokens"] == [3.0, found["response"], -1.0]
+
+
+def test_a_row_that_is_broken_fails_alone(seen):
+    whole, no_model, no_truth, no_info = seen["broken"]["raises"]
+    assert "reward_model is a NoneType, not a mapping" in no_model
+    assert "extra_info is a str, not a mapping" in no_info
+    assert no_truth["reward_score"] == float(len(cases.ROWS[2].response))  # this reward needs none
+    assert whole["reward_score"] == float(len(cases.ROWS[0].response))
+
+
+def test_the_neutral_number_of_broken_rows(seen):
+    infos = [row["reward_extra_info"] for row in seen["broken"]["neutral"]]
+    assert [info["guerdon_assigned"] for info in infos] == [0.0, 1.0, 0.0, 1.0]
+    assert [list(info) for info in infos] == [FIXED] * 4
+    assert infos[1]["score"] == infos[3]["score"] == 0.25
+
+
+def test_a_row_that_never_ends_has_a_deadline(seen):
+    first, stuck, last = seen["broken"]["hangs"]
+    assert first["reward_score"] == last["reward_score"] == 1.0
+    assert stuck["reward_score"] == 0.25
+    info = stuck["reward_extra_info"]
+    assert info["guerdon_failure"].startswith("timeout (scorer)")
+    assert list(info) == FIXED
+
+
+def test_the_overlong_penalty_of_verls_manager(seen):
+    found = seen["overlong"]
+    assert found["measured"] == expected("rule")
+    wanted = [
+        score - max(length - 0, 0) / 4
+        for score, length in zip(found["measured"], found["lengths"], strict=True)
+    ]
+    assert found["scores"] == wanted
+    assert "the reward 'overlong'" in found["manager"][0]
+
+
+def test_the_legacy_manager_at_the_edges(seen):
+    found = seen["legacy_batches"]
+    assert found["empty"] == [[0, found["empty"][0][1]], {}]
+    assert found["there"] == [2.0, [1.0, 1.0, 1.0]]
+    assert found["same"]
+    prompts, responses, written = found["counted"]
+    mask, attended = found["mask"]
+    assert written == mask
+    assert prompts == [2.0] * 3
+    assert responses == [attended[row] - 2 for row in range(3)]
+
+
+def test_import_verl_loads_nothing_of_ours(seen):
+    """The reward workers need it, and the many other processes of a run do not."""
+    found = seen["imports"]
+    ours = [name for name in found if name.startswith(("guerdon", "msgspec"))]
+    assert ours == ["guerdon", "guerdon.trainers", "guerdon.trainers.verl_plugin"]
+    assert not [name for name in found if name.startswith("verl.") and "reward" in name]

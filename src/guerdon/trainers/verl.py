@@ -22,7 +22,7 @@ import msgspec
 
 from guerdon import registry
 from guerdon.errors import ConfigError, InvalidSample
-from guerdon.outcome import EMPTY
+from guerdon.outcome import EMPTY, Score
 from guerdon.remote.needs import Needs
 from guerdon.sample import Sample, Unusable
 from guerdon.service import Entry
@@ -73,8 +73,9 @@ class Settings(ScalarSettings, frozen=True, kw_only=True):
         reward: a name, `pkg.mod:name`, `/path/rewards.py:name`, a YAML file, or `auto`.
         acc: whether a row repeats the score as `acc`, which verl's own scalar rewards do, and
             which validation and group filtering look for.
-        components: names of components to report; by default those that the reward declares. Only
-            for `auto` they must be named, because every row needs the same keys.
+        components: names of components, or of metrics that scores carry, to report; by default the
+            components that the reward declares. For `auto` they must be named, because every row
+            needs the same keys.
     """
 
     reward: Any = AUTO
@@ -277,8 +278,9 @@ class Scorer(ScalarFunction[Settings]):
         row[FAILURE] = text_of(outcome)
         row[ASSIGNED] = float(assigned)
         found = components_of(outcome)
+        metrics = outcome.metrics if isinstance(outcome, Score) else EMPTY
         for key, name in self._columns.items():
-            row[key] = found.get(name)
+            row[key] = found[name] if name in found else metrics.get(name)
         return row
 
 

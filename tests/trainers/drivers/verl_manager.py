@@ -57,6 +57,21 @@ REWARDS.write_text(
     "@reward(name='prompted', auto_register=False)\n"
     "def prompted(response, prompt, group_id, num_turns):\n"
     "    return float(prompt == group_id and num_turns == 1)\n"
+    "@reward(name='tokens', auto_register=False)\n"
+    "def tokens(response, prompt_token_ids, response_token_ids, response_mask=None):\n"
+    "    written = -1 if response_mask is None else sum(response_mask)\n"
+    "    found = len(prompt_token_ids), len(response_token_ids), written\n"
+    "    return {'score': 0.0, **dict(zip(('prompt', 'response', 'written'), map(float, found)))}\n"
+    "@reward(name='looks', auto_register=False)\n"
+    "def looks(sample, search_calls, num_turns):\n"
+    "    parts = sample.prompt[0].content\n"
+    "    shapes = [part.media.array.shape for part in parts if part.media]\n"
+    "    return float(shapes == [(2, 3, 3), (2, 3, 3)] and search_calls == 3 and num_turns == 4)\n"
+    "@reward(name='hangs', value_range=(0.0, 1.0), deadline=0.5, auto_register=False)\n"
+    "def hangs(response, index):\n"
+    "    while index == 1:\n"
+    "        pass\n"
+    "    return 1.0\n"
     "@reward(name='width', auto_register=False)\n"
     "def width(response):\n"
     "    return float(len(response))\n"
@@ -159,6 +174,130 @@ def several_outputs(tokenizer):
     return [asyncio.run(run()), float(len(texts[-1]))]
 
 
+class Picture:
+    """As much of a PIL image as anybody uses; the environment has no Pillow."""
+
+    def convert(self, mode):
+        assert mode == "RGB"
+        return np.zeros((2, 3, 3), np.uint8)
+
+
+def trajectory(tokenizer):
+    """A row as the agent loop makes it: images in the prompt, what tools left, both lengths."""
+    picture = Picture()
+    parts = [
+        {"type": "image", "image": picture},
+        {"type": "video", "video": [picture]},
+        {"type": "text", "text": "2 + 2?"},
+    ]
+    columns = {
+        "raw_prompt": [{"role": "user", "content": parts}],
+        "data_source": "openai/gsm8k",
+        "reward_model": {"style": "rule", "ground_truth": "4"},
+        "extra_info": {"index": 0},
+        "uid": "u",
+    }
+    response = tokenizer("#### 4")["input_ids"]
+    ids = torch.tensor([[5, 6, 7, 0, 0]]), torch.tensor([[*response, 0, 0]])
+    return DataProto.from_dict(
+        tensors={
+            "prompts": ids[0],
+            "responses": ids[1],
+            "attention_mask": torch.ones(1, 7 + len(response), dtype=torch.long),
+        },
+        non_tensors={
+            **{key: np.array([value] * 1) for key, value in columns.items()},
+            "__num_turns__": np.array([4]),
+            "tool_extra_fields": np.array([{"search_calls": 3}], dtype=object),
+            "prompt_len": np.array([3]),
+            "response_len": np.array([len(response)]),
+        },
+    )
+
+
+def rows_of_the_agent_loop(tokenizer):
+    data = trajectory(tokenizer)
+    columns = ["prompt", "response", "written"]
+    settings = {"reward": f"{REWARDS}:tokens", "components": columns}
+    found = singles(tokenizer, data, config(settings))[0]["reward_extra_info"]
+    return {
+        "looks": singles(tokenizer, data, config({"reward": f"{REWARDS}:looks"})),
+        "tokens": [found[f"component/{name}"] for name in columns],
+        "response": len(tokenizer("#### 4")["input_ids"]),
+    }
+
+
+def broken_rows(tokenizer):
+    """Cells that are no mappings, a row without a ground truth, and one that never ends."""
+    data = streaming(tokenizer, cases.ROWS[:4])
+    data.non_tensor_batch["reward_model"][1] = None
+    data.non_tensor_batch["reward_model"][2] = {"style": "model"}
+    data.non_tensor_batch["extra_info"][3] = "none"
+    neutral = {"neutral": 0.25, "failure_share": 1.0, "retry_within": 0}
+    mine = lambda name: {"reward": f"{REWARDS}:{name}", **neutral}  # noqa: E731
+    fine = streaming(tokenizer, cases.ROWS[:3])
+    backend = {"pool": {"workers": 1}}
+    return {
+        "raises": singles(tokenizer, data, config({"reward": f"{REWARDS}:width"})),
+        "neutral": singles(tokenizer, data, config(mine("width"))),
+        "hangs": singles(tokenizer, fine, config({**mine("hangs"), "backend": backend})),
+    }
+
+
+def overlong(tokenizer):
+    """verl's own manager `dapo`, with our function and its penalty."""
+    made = contract.config({"reward": "guerdon.rules.gsm8k:gsm8k"}, manager="dapo")
+    with open_dict(made):
+        made.reward.reward_kwargs = {
+            "max_resp_len": 4,
+            "overlong_buffer_cfg": {"enable": True, "len": 4, "penalty_factor": 1.0, "log": True},
+        }
+    data = contract.make_data(tokenizer, cases.ROWS)
+    lengths = data.batch["attention_mask"][:, contract.PROMPT_LENGTH :].sum(1).tolist()
+    rows = singles(tokenizer, data, made)
+    return {
+        "lengths": lengths,
+        "scores": [float(row["reward_score"]) for row in rows],
+        "measured": [row["reward_extra_info"]["score"] for row in rows],
+        "manager": error(lambda: singles(tokenizer, data, config(dict(made.reward.reward_kwargs)))),
+    }
+
+
+def legacy_batches(tokenizer):
+    """Rewards that are there already, no rows at all, and a mask of what tools wrote."""
+    make = get_reward_manager_cls("guerdon")
+    manager = make(tokenizer, 0, None, reward="gsm8k")
+    data = contract.make_data(tokenizer, cases.ROWS[:3])
+    empty = manager(data[:0], return_dict=True)
+    mask = data.batch["attention_mask"][:, contract.PROMPT_LENGTH :].clone()
+    mask[0, 1] = 0
+    data.batch["response_mask"] = mask
+    names = ["prompt", "response", "written"]
+    tokens = make(tokenizer, 0, None, reward=f"{REWARDS}:tokens", components=names)
+    counted = tokens(data, return_dict=True)["reward_extra_info"]
+    data.batch["rm_scores"] = torch.full_like(mask, 2.0, dtype=torch.float32)
+    data.non_tensor_batch["acc"] = contract.objects([1.0] * 3)
+    data.meta_info["reward_extra_keys"] = ["acc"]
+    there = manager(data, return_dict=True)
+    return {
+        "empty": [list(empty["reward_tensor"].shape), dict(empty["reward_extra_info"])],
+        "counted": [counted[f"component/{name}"] for name in names],
+        "mask": [mask.sum(1).tolist(), data.batch["attention_mask"].sum(1).tolist()],
+        "there": [float(there["reward_tensor"].mean()), list(there["reward_extra_info"]["acc"])],
+        "same": bool((manager(data) == data.batch["rm_scores"]).all()),
+    }
+
+
+def what_import_verl_loads():
+    program = (
+        "import json, sys, verl\n"
+        "names = [n for n in sys.modules if n.startswith(('guerdon', 'msgspec', 'verl.'))]\n"
+        "print(json.dumps(names))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def legacy(tokenizer):
     data = contract.make_data(tokenizer, cases.ROWS)
     manager = get_reward_manager_cls("guerdon")(
@@ -191,7 +330,7 @@ def their_kl_penalty():
 def kl(rows=6, width=5):
     """verl's own function against ours, for each of its estimators, over two updates."""
     seen, apply_kl_penalty = {}, their_kl_penalty()
-    for name in ("kl", "abs", "mse", "low_var_kl"):
+    for name in ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3", "k3+", "low_var_kl+"):
         torch.manual_seed(3)
         theirs = core_algos.AdaptiveKLController(init_kl_coef=0.1, target_kl=0.02, horizon=50)
         mine = verl_batch.controller("adaptive", 0.1, target=0.02, horizon=50)
@@ -246,6 +385,8 @@ def on_ray(tokenizer):
                 RewardLoopManager, data, config({"reward": cases.reference("composite")})
             )
         }
+        few = config({"reward": cases.reference("composite")}, workers=4)
+        seen["few"] = contract.ray_scores(RewardLoopManager, data[:2], few)
         loop = RewardLoopManager(config({"reward": f"{REWARDS}:steps"}))
         try:
             seen["tokens"] = loop.compute_rm_score(data).batch["rm_scores"].tolist()
@@ -266,6 +407,11 @@ def main():
         "in_process": in_process(tokenizer),
         "several_outputs": several_outputs(tokenizer),
         "legacy": legacy(tokenizer),
+        "agent_loop": rows_of_the_agent_loop(tokenizer),
+        "broken": broken_rows(tokenizer),
+        "overlong": overlong(tokenizer),
+        "legacy_batches": legacy_batches(tokenizer),
+        "imports": what_import_verl_loads(),
         "kl": kl(),
         "starter": starter(tokenizer),
     }
