@@ -21,7 +21,13 @@ MASKED = Policy(retry=NO_RETRY, on={"scorer": "mask", "infrastructure": "mask", 
 RIGHT_AND_WRONG = (
     ("verl", "compute_score"),
     ("verl", "compute_score_async"),
+    ("verl", "noisy"),
+    ("verl", "keyword_only"),
+    ("verl", "counter"),
+    ("verl", "in_batches"),
+    ("verl", "of_one_dataset"),
     ("trl", "trl_exact"),
+    ("trl", "trl_array"),
     ("trl", "trl_chat"),
     ("areal", "areal_exact"),
     ("slime", "slime_exact"),
@@ -35,6 +41,13 @@ UNUSABLE = (
     ("verl", "nothing", "bad_output", "returned None, where verl wants a number"),
     ("verl", "pair", "bad_output", "where verl wants a number, or a dict with 'score'"),
     ("verl", "breaks", "raised", "KeyError: 'index'"),
+    ("verl", "hidden", "bad_output", "where verl wants a result that nobody has to await"),
+    ("verl", "not_a_number", "non_finite", "nan"),
+    ("verl", "without_a_score", "bad_output", "where verl wants a number under 'score'"),
+    ("verl", "a_text", "bad_output", "returned str: '1.0'"),
+    ("areal", "areal_none", "bad_output", "where AReaL wants a number"),
+    ("trl", "trl_hidden", "bad_output", "where TRL wants a result that nobody has to await"),
+    ("trl", "trl_talk_only", "raised", "say conversational: true beside its name"),
     ("trl", "trl_short", "bad_output", "returned 1 results for 2 samples"),
     ("openrlhf", "openrlhf_none", "bad_output", "where OpenRLHF wants a dict with 'rewards'"),
     ("agentfly", "agentfly_needs", "bad_input", "needs 'golden_answers', which the row lacks"),
@@ -91,9 +104,60 @@ def test_further_keys_of_a_dict_are_kept():
     assert score.info == {"pred": "4", "source": "sums"}
 
 
-def test_an_object_with_an_async_call_is_refused_where_verl_would_not_await_it():
-    with pytest.raises(InvalidReward, match="would take the coroutine for the number"):
-        registry.resolve(reference("verl", "grader"))
+@pytest.mark.parametrize(
+    ("convention", "name", "message"),
+    [
+        ("verl", "grader", "async __call__: verl would take the coroutine for the number"),
+        ("trl", "trl_grader", "async __call__: TRL would take the coroutine for the number"),
+        ("areal", "areal_async", "is async: AReaL would take the coroutine for the number"),
+        ("openrlhf", "openrlhf_async", "is async: OpenRLHF would take the coroutine"),
+    ],
+)
+def test_what_the_trainer_would_not_await_is_refused(convention, name, message):
+    with pytest.raises(InvalidReward, match=message):
+        registry.resolve(reference(convention, name))
+
+
+def test_what_a_function_writes_into_its_row_stays_its_own():
+    row = Sample(response="4", ground_truth="4", metadata={"level": 1, "tags": ["a"]})
+    made = registry.resolve(reference("verl", "noisy"))
+    with RewardService(made, backend="inline", policy=MASKED) as service:
+        service.score_sync([row])
+    assert row.metadata == {"level": 1, "tags": ["a"]}
+
+
+def test_a_partial_keeps_its_keywords_and_has_a_name():
+    made = registry.resolve(reference("verl", "scaled"))
+    assert made.name == "compute_score"
+    assert made.call_sync(response="4", ground_truth="4")["score"] == 0.5
+
+
+def test_a_scorer_that_verl_itself_would_refuse_is_a_warning(caplog):
+    registry.resolve(reference("verl", "of_one_dataset"))
+    assert "as a custom_reward_function verl would refuse it" in caplog.text
+
+
+def test_a_group_of_slime_is_scored_at_once():
+    made = registry.resolve(reference("slime", "slime_group"), group_rm=True, reward_key="acc")
+    rows = [
+        Sample(prompt="2 + 2?", response=text, ground_truth="4", group_id="g")
+        for text in ("4", "5", "4")
+    ]
+    with RewardService(made, backend="inline", policy=MASKED) as service:
+        found = service.score_sync(rows, run_id="r", step=0)
+    assert [outcome.value for outcome in found] == [1.0, 0.0, 1.0]
+    assert found[0].info["of"] == 3
+
+
+def test_a_file_of_a_package_is_named_as_a_module(tmp_path):
+    package = tmp_path / "mine" / "rewards"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").write_text("")
+    (package.parent / "answers.py").write_text("RIGHT = '4'\n")
+    (package / "exact.py").write_text("from ..answers import RIGHT\n")
+    with pytest.raises(UnknownReward, match=r"name it mine\.rewards\.exact:compute_score"):
+        registry.resolve(f"verl:{package / 'exact.py'}:compute_score")
 
 
 def test_rows_with_different_columns_are_named():

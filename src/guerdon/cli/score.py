@@ -33,7 +33,8 @@ def score(
             "--reward",
             "-r",
             help="NAME (see 'guerdon rewards'), pkg.mod:NAME, file.py:NAME, a YAML configuration, "
-            "or auto: by each row's data_source.",
+            "or auto: by each row's data_source. A function written for a trainer has its name "
+            "before it: verl:file.py:NAME (also trl, openrlhf, areal, agentfly, slime, verl_omni).",
         ),
     ],
     out: Annotated[

@@ -24,6 +24,7 @@ class ArealFunction(OwnFunction):
     """
 
     trainer = "AReaL"
+    awaits = "nothing"
 
     def arguments(
         self,

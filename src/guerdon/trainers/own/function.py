@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias, cast
 
 from guerdon import registry
 from guerdon.declaration import is_async
-from guerdon.errors import Blame, FailureKind, InvalidReward, RewardFailure
+from guerdon.errors import Blame, FailureKind, InvalidReward, RewardFailure, UnknownReward
 from guerdon.fingerprint import source_of
 from guerdon.reward import BaseReward, run_coroutine
 
 SHOWN = 80
 """Characters of a result that a message quotes."""
+
+
+Awaits: TypeAlias = Literal["functions", "results", "nothing"]
+"""What a trainer awaits: what `async def` has made (no object whose `__call__` is async, no sync
+decorator around one), whatever a function returns, or nothing at all."""
 
 
 class OwnFunction(BaseReward):
@@ -31,12 +36,13 @@ class OwnFunction(BaseReward):
 
     Raises:
         UnknownReward: nothing is there.
-        InvalidReward: what is there cannot be called.
+        InvalidReward: what is there cannot be called, or is async where the trainer awaits nothing.
     """
 
     auto_register = False
     trainer = ""
     """Whose convention it is, for messages."""
+    awaits: Awaits = "results"
     arguments: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]
     """The positional and the named arguments that the trainer would give for a sample."""
 
@@ -46,7 +52,8 @@ class OwnFunction(BaseReward):
         found = self.function
         if not callable(found):
             raise InvalidReward(f"{function!r} is a {type(found).__name__}, not a function")
-        self.name = getattr(found, "__name__", type(found).__name__)
+        self._check_async(function)
+        self.name = getattr(_whole(found), "__name__", type(found).__name__)
         if is_async(self.code):
             self.work = "io"
         self._make_call()
@@ -54,12 +61,28 @@ class OwnFunction(BaseReward):
     @cached_property
     def function(self) -> Any:
         """The function itself; each worker process loads it for itself."""
-        return registry.target_of(self.reference)
+        try:
+            return registry.target_of(self.reference)
+        except UnknownReward as error:
+            raise UnknownReward(f"{error}{_package_hint(self.reference)}") from error
 
     @property
     def code(self) -> Any:
         """The user's code, where the function is only its shell."""
         return self.function
+
+    def _check_async(self, function: str) -> None:
+        if self.awaits == "results" or not is_async(self.code):
+            return
+        if self.awaits == "functions" and inspect.iscoroutinefunction(self.function):
+            return
+        what, hint = "async", "write a sync function"
+        if self.awaits == "functions":
+            what, hint = "an object with an async __call__", "wrap it in an async def"
+        raise InvalidReward(
+            f"{function!r} is {what}: {self.trainer} would take the coroutine for the number; "
+            f"{hint}"
+        )
 
     def __getstate__(self) -> Mapping[str, Any]:
         own = ("function", "call")
@@ -74,9 +97,13 @@ class OwnFunction(BaseReward):
 
         def call(**found: Any) -> Any:
             returned = self._called(found)
-            if inspect.isawaitable(returned):  # a sync function that gives a coroutine
-                return run_coroutine(lambda: _finish(returned, self.result))
-            return self.result(returned)
+            if not inspect.isawaitable(returned):
+                return self.result(returned)
+            if self.awaits != "results":
+                if inspect.iscoroutine(returned):
+                    returned.close()
+                self.refuse(returned, "a result that nobody has to await")
+            return run_coroutine(lambda: _finish(returned, self.result))
 
         async def awaited_call(**found: Any) -> Any:
             return self.result(await self._called(found))
@@ -86,7 +113,8 @@ class OwnFunction(BaseReward):
         self.call = made
 
     def _called(self, found: Mapping[str, Any]) -> Any:
-        positional, named = self.arguments(**found)
+        # Functions write into what they are given; the samples are the caller's.
+        positional, named = cast("tuple[Any, dict[str, Any]]", fresh(self.arguments(**found)))
         return self.function(*positional, **{**named, **self.keywords})
 
     def fingerprint_extra(self) -> Mapping[str, Any]:
@@ -119,6 +147,43 @@ class OwnFunction(BaseReward):
 
 async def _finish(returned: Any, result: Callable[[Any], Any]) -> Any:
     return result(await returned)
+
+
+def _whole(function: Any) -> Any:
+    while isinstance(function, partial):
+        function = cast("partial[Any]", function).func
+    return function
+
+
+def fresh(value: Any) -> Any:
+    """A value with lists, tuples and dicts of its own; what they hold is shared.
+
+    Example:
+        >>> row = {"tags": ["a"]}
+        >>> fresh(row)["tags"].append("b"), row
+        (None, {'tags': ['a']})
+    """
+    if type(value) is dict:
+        return {key: fresh(item) for key, item in cast("dict[Any, Any]", value).items()}
+    if type(value) is list:
+        return list(map(fresh, cast("list[Any]", value)))
+    if type(value) is tuple:
+        return tuple(map(fresh, cast("tuple[Any, ...]", value)))
+    return value
+
+
+def _package_hint(reference: str) -> str:
+    """How to name a file that is a module of a package, whose relative imports need its name."""
+    path, _, attribute = reference.rpartition(":")
+    file = Path(path)
+    if file.suffix != ".py" or not file.is_file() or not (file.parent / "__init__.py").is_file():
+        return ""
+    parts = [] if file.stem == "__init__" else [file.stem]
+    folder = file.parent
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return f" (the file is a module of a package: name it {'.'.join(parts)}:{attribute})"
 
 
 def absolute(reference: str) -> str:

@@ -20,6 +20,7 @@ class OpenRlhfFunction(OwnFunction):
     """
 
     trainer = "OpenRLHF"
+    awaits = "nothing"
 
     def arguments(
         self, *, response: str, prompt: str = "", ground_truth: Any = None

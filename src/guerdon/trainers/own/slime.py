@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any, cast
 
+from guerdon import registry
+from guerdon.sample import Sample
 from guerdon.trainers.own.function import OwnFunction
 
 STATUS = {"length": "TRUNCATED", "abort": "ABORTED"}
@@ -13,56 +17,59 @@ STATUS = {"length": "TRUNCATED", "abort": "ABORTED"}
 
 
 class SlimeFunction(OwnFunction):
-    """`async def fn(args, sample, **kwargs)`.
+    """`async def fn(args, sample, **kwargs)`, or with `group_rm` `fn(args, samples, **kwargs)`.
 
-    The sample has slime's fields: `prompt`, `response`, `label`, `metadata`, `tokens`,
-    `response_length`, `reward`, `status`, `remove_sample`.
+    A sample is slime's own where slime is installed, else a namespace with its fields: `prompt`,
+    `response`, `label`, `metadata`, `tokens`, `response_length`, `reward`, `status` and others.
 
     Args:
         function: `pkg.mod:name` or `path/to/file.py:name`.
         reward_key: key of the value where it returns a dict, as `--reward-key`.
+        group_rm: whether it scores whole groups, as with `--group-rm`.
         args: further attributes of slime's `args`.
     """
 
     trainer = "slime"
 
     def __init__(
-        self, function: str, *, reward_key: str | None = None, args: Mapping[str, Any] | None = None
+        self,
+        function: str,
+        *,
+        reward_key: str | None = None,
+        group_rm: bool = False,
+        args: Mapping[str, Any] | None = None,
     ) -> None:
         self._key = reward_key
         self._args = dict(args or {})
+        self.scope = "group" if group_rm else "sample"
         super().__init__(function)
 
-    def arguments(
-        self,
-        *,
-        response: str,
-        prompt: str = "",
-        ground_truth: Any = None,
-        metadata: Mapping[str, Any] | None = None,
-        prompt_token_ids: Any = None,
-        response_token_ids: Any = None,
-        finish_reason: str | None = None,
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """slime's `args` and `sample`."""
-        written = list(response_token_ids or ())
-        status = STATUS.get(finish_reason or "", "COMPLETED")
-        sample = SimpleNamespace(
-            prompt=prompt,
-            response=response,
-            label=ground_truth,
-            metadata=dict(metadata or {}),
-            tokens=[*(prompt_token_ids or ()), *written],
-            response_length=len(written),
-            reward=None,
-            status=SimpleNamespace(name=status, value=status.lower()),
-            remove_sample=False,
-        )
-        args = SimpleNamespace(**{"reward_key": self._key, "rm_url": None, **self._args})
-        return (args, sample), {}
+    def _make_call(self) -> None:
+        self.arguments = self._of_group if self.scope == "group" else self._of_sample
+        super()._make_call()
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        return {key: value for key, value in super().__getstate__().items() if key != "arguments"}
+
+    def _of_group(self, *, samples: list[Sample]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self._namespace(), [_slime_sample(sample) for sample in samples]), {}
+
+    def _of_sample(self, *, sample: Sample) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self._namespace(), _slime_sample(sample)), {}
+
+    def _namespace(self) -> SimpleNamespace:
+        known = {"reward_key": self._key, "rm_url": None, "rm_type": None, "custom_rm_path": None}
+        return SimpleNamespace(**{**known, **self._args})
 
     def result(self, returned: Any) -> Any:
         """The number, or the dict's value under `reward_key`; the rest is kept beside it."""
+        if self.scope == "sample":
+            return self._row(returned)
+        if not isinstance(returned, list | tuple):
+            self.refuse(returned, "a list with one reward per sample of the group")
+        return [self._row(row) for row in cast("list[Any]", returned)]
+
+    def _row(self, returned: Any) -> Any:
         if isinstance(returned, Mapping):
             row = cast("Mapping[str, Any]", returned)
             if self._key is None or row.get(self._key) is None:
@@ -71,3 +78,35 @@ class SlimeFunction(OwnFunction):
         if returned is None or isinstance(returned, tuple | list | str):
             self.refuse(returned, "a number, or a dict and a reward_key")
         return returned
+
+
+@cache
+def _slimes_own() -> Any:
+    """slime's class; None where slime is not installed."""
+    if find_spec("slime") is None:
+        return None
+    return cast("Any", registry.import_module("slime.utils.types")).Sample
+
+
+def _slime_sample(sample: Sample) -> Any:
+    """What slime hands over for a sample."""
+    status = STATUS.get(sample.finish_reason or "", "COMPLETED")
+    written = list(sample.response_token_ids or ())
+    fields = {
+        "prompt": sample.prompt_text or "",
+        "response": sample.response_text or "",
+        "label": sample.ground_truth,
+        "metadata": dict(sample.metadata),
+        "tokens": [*(sample.prompt_token_ids or ()), *written],
+        "response_length": len(written),
+    }
+    theirs = _slimes_own()
+    if theirs is None:
+        others = ("group_index", "index", "reward", "loss_mask", "custom_rm_path")
+        return SimpleNamespace(
+            **dict.fromkeys(others),
+            **fields,
+            status=SimpleNamespace(name=status, value=status.lower()),
+            remove_sample=False,
+        )
+    return theirs(**fields, status=theirs.Status[status])

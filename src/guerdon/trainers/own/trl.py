@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from guerdon.errors import BadInput
+from guerdon.errors import BadInput, Blame, FailureKind, RewardFailure
 from guerdon.injection import SYNONYMS
 from guerdon.sample import Message, Sample
 from guerdon.trainers.own.function import OwnFunction
 
 TRUTHS = [name for name, field in SYNONYMS.items() if field == "ground_truth"]
 """Columns under which datasets of TRL keep the ground truth."""
+
+
+TALK_HINT = (
+    "it got texts where it wants messages: give prompts as messages, or say conversational: true "
+    "beside its name in a configuration"
+)
 
 
 class TrlFunction(OwnFunction):
@@ -28,6 +34,7 @@ class TrlFunction(OwnFunction):
     """
 
     trainer = "TRL"
+    awaits = "functions"
     scope = "batch"
 
     def __init__(
@@ -55,6 +62,19 @@ class TrlFunction(OwnFunction):
             "log_metric": _ignore,
             **columns,
         }
+
+    def _called(self, found: Mapping[str, Any]) -> Any:
+        try:
+            return super()._called(found)
+        except TypeError as error:
+            # "string indices must be integers, not 'str'", of a completion that is no message list
+            if not self._conversational and "string ind" in str(error):
+                raise RewardFailure(
+                    f"{type(error).__name__}: {error} ({TALK_HINT})",
+                    kind=FailureKind.RAISED,
+                    blame=Blame.SCORER,
+                ) from error
+            raise
 
     def result(self, returned: Any) -> Any:
         """One number or None per row."""

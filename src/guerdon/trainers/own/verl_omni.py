@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
-from guerdon.errors import BadInput, InvalidReward
+from guerdon.errors import BadInput, InvalidReward, nearest
 from guerdon.media import frames_of, pixels_of
 from guerdon.sample import Media
-from guerdon.trainers.own.verl import VerlFunction
+from guerdon.trainers.own.verl import ScoreFunction
 
 RUNTIME = ("reward_router_address", "reward_model_tokenizer", "model_name", "sampling_params")
 """What VeRL-Omni adds where it runs a reward model."""
 
+PLACEMENT = "device"
+"""A field of `reward_functions` that VeRL-Omni's reward loop reads, too."""
 
-class VerlOmniFunction(VerlFunction):
+
+class VerlOmniFunction(ScoreFunction):
     """`compute_score(data_source, solution_image, ground_truth, extra_info, **kwargs)`.
 
     It is called by keywords, of which it gets those that it names, with a uint8 tensor: (C, H, W)
@@ -27,12 +30,27 @@ class VerlOmniFunction(VerlFunction):
         keywords: as further fields of `reward_functions`.
 
     Raises:
-        InvalidReward: an object whose `__call__` is async, which VeRL-Omni does not await.
+        InvalidReward: an object whose `__call__` is async, which VeRL-Omni does not await, or a
+            keyword that the function does not take, which VeRL-Omni drops.
     """
 
     trainer = "VeRL-Omni"
 
-    def arguments(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __init__(self, function: str, **keywords: Any) -> None:
+        super().__init__(function, **keywords)
+        wanted = self._wanted
+        if wanted is None:
+            return
+        unknown = [key for key in keywords if key not in wanted]
+        for key in unknown:
+            if key != PLACEMENT:
+                raise InvalidReward(
+                    f"{function!r} takes no {key!r}{nearest(key, wanted)}: its parameters are "
+                    f"{', '.join(sorted(wanted))}"
+                )
+            del self.keywords[key]
+
+    def arguments(
         self,
         *,
         images: Sequence[Media] | None = None,
