@@ -56,6 +56,7 @@ def _trajectory(row):
         "extra_info": {"judge": row.judge, "fault": row.fault},
         "raw_prompt": [{"role": "user", "content": row.prompt}],
         "uid": row.prompt,
+        "prompt_len": 4,
         "response_len": len(ids),
     }
     return SimpleNamespace(
