@@ -1,7 +1,9 @@
 """Samples of concurrent callers are scored together, and each gets what became of its own."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -165,6 +167,21 @@ def test_one_loop_after_another():
     batches = MicroBatches(RewardService(strict))
     for _ in range(3):
         assert asyncio.run(batches.score(Sample(response="1"))).number == 1.0
+
+
+def test_a_loop_that_has_ended_is_let_go():
+    batches = MicroBatches(RewardService(strict))
+    loops = []
+
+    async def once():
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        return await batches.score(Sample(response="1"))
+
+    for _ in range(4):
+        asyncio.run(once())
+    gc.collect()
+    # The last one stays until there is another.
+    assert [loop() is None for loop in loops] == [True, True, True, False]
 
 
 def test_loops_in_several_threads():

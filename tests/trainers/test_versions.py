@@ -26,6 +26,24 @@ def test_later_ones_are_not(found, monkeypatch):
     KNOWN.check()
 
 
+@pytest.mark.parametrize(
+    ("found", "warned"),
+    [("1.4.0", False), ("1.4.0.post1", False), ("1.3.9", False), ("1.4.1", True), ("2.0.0", True)],
+)
+def test_one_newer_than_tested_is_a_warning_once(found, warned, monkeypatch, caplog):
+    monkeypatch.setattr(versions, "version", lambda package: found)
+    versions._warn_untested.cache_clear()
+    for _ in range(3):
+        KNOWN.check()
+    texts = [record.getMessage() for record in caplog.records]
+    if warned:
+        (text,) = texts
+        assert text.startswith(f"trainer {found} is newer than what Guerdon was tested with")
+        assert "(trainer 1.2.0 to 1.4.0)" in text
+    else:
+        assert texts == []
+
+
 def test_a_trainer_that_is_not_installed_is_none():
     Versions("no-such-trainer-at-all", least="1", tested="1", needs="x").check()
 
