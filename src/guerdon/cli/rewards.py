@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from guerdon.cli.docstring import filled
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -208,7 +210,8 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     console.print(f"[bold]{escape(facts['name'])}[/]  {escape(facts['place'])}", soft_wrap=True)
     if facts["documentation"]:
-        console.print(Text(f"\n{facts['documentation']}"))
+        documentation = filled(facts["documentation"], console.width)
+        console.print(Text(f"\n{documentation}"), soft_wrap=True)
     declared = {**facts["declaration"], "fingerprint": facts["fingerprint"]}
     declared["value_range"] = range_text(declared["value_range"])
     declared["candidate_fault"] = ", ".join(declared["candidate_fault"]) or "none"
