@@ -141,6 +141,11 @@ TOKEN_IDS = re.compile(r"(?:bos|eos|pad|unk|sep|cls|mask|end|stop|special)_token
 USER = re.compile(r"(?<=://)[^/\s@,]+@")
 """User and password in a URL."""
 HIDDEN = "..."
+_VARIABLE = re.compile(
+    r"(?P<scheme>(?:Bearer |Basic )?)"
+    r"\$\{(?P<variable>(?:oc\.)?env:\s*\w+)\s*(?P<default>,[^{}]*)?\}"
+)
+"""A reference to an environment variable, maybe behind the scheme of a header."""
 
 
 def shown_options(options: Mapping[str, Any]) -> dict[str, str]:
@@ -156,19 +161,38 @@ def shown_options(options: Mapping[str, Any]) -> dict[str, str]:
         >>> shown_options({"url": "http://:secret@10.0.0.2:8000", "token": "secret", "limit": 2})
         {'url': "'http://...@10.0.0.2:8000'", 'token': "'...'", 'limit': '2'}
     """
-    return {key: repr(_without_secrets(key, value)) for key, value in options.items()}
+    return {key: repr(without_secrets(key, value)) for key, value in options.items()}
 
 
-def _without_secrets(name: str, value: Any) -> Any:
+def without_secrets(name: str, value: Any) -> Any:
+    """A value as people may see it, by the name under which it stands; see `shown_options`.
+
+    A reference to an environment variable, which a record keeps, is no secret; its default is.
+
+    Example:
+        >>> without_secrets("headers", {"authorization": "Bearer abc", "x-tries": "2"})
+        {'authorization': '...', 'x-tries': '2'}
+        >>> without_secrets("token", "${env:RM_TOKEN}"), without_secrets("token", "${env:T,abc}")
+        ('${env:RM_TOKEN}', '${env:T,...}')
+    """
     if isinstance(value, Mapping):
         pairs = cast("Mapping[Any, Any]", value).items()
-        return {key: _without_secrets(str(key), item) for key, item in pairs}
+        return {key: without_secrets(str(key), item) for key, item in pairs}
     if type(value) in (list, tuple):
         items = cast("Sequence[Any]", value)
-        return cast("type[Any]", type(value))(_without_secrets(name, item) for item in items)
+        return cast("type[Any]", type(value))(without_secrets(name, item) for item in items)
     if not isinstance(value, str | bytes):
         return value
     plain = name.replace("-", "_")
     if value and SECRETS.fullmatch(plain) and not TOKEN_IDS.fullmatch(plain):
-        return HIDDEN
+        return _named_only(value) if isinstance(value, str) else HIDDEN
     return USER.sub(f"{HIDDEN}@", value) if isinstance(value, str) else value
+
+
+def _named_only(secret: str) -> str:
+    """The variable that holds a secret, where nothing else is written; else nothing of it."""
+    found = _VARIABLE.fullmatch(secret)
+    if found is None:
+        return HIDDEN
+    default = f",{HIDDEN}" if found["default"] is not None else ""
+    return f"{found['scheme']}${{{found['variable']}{default}}}"

@@ -311,6 +311,30 @@ class TestRecords:
         assert "s3cret" not in config.to_yaml()
         assert "${env:MY_API_KEY}" in config.to_yaml()
 
+    @pytest.mark.parametrize(
+        ("options", "kept"),
+        [
+            ("token: sk-s3cret", ""),
+            ("api_key: sk-s3cret", ""),
+            ("password: s3cret", ""),
+            ("url: 'http://user:s3cret@host:8000/x'", "host:8000/x"),
+            ("headers: {Authorization: 'Bearer s3cret', x-tries: '2'}", "x-tries"),
+            ("headers: {X-Api-Key: 's3cret'}", ""),
+            ("keys: [{token: s3cret}]", ""),
+            ("token: '${env:RM_TOKEN,s3cret}'", "${env:RM_TOKEN,...}"),
+            ("headers: {Authorization: 'Bearer ${env:RM_TOKEN}'}", "Bearer ${env:RM_TOKEN}"),
+            ("eos_token: '<|end|>'", "<|end|>"),
+        ],
+    )
+    def test_literal_secrets_stay_out_of_it(self, load_text: Loader, options: str, kept: str):
+        environment = {"RM_TOKEN": "fr0m-outside"} if "s3cret}" not in options else {}
+        text = f"reward: {{name: 'rewards.py:rest', {options}}}"
+        config = load_text(text, **environment)
+        record = config.to_yaml()
+        assert "s3cret" not in record
+        assert "fr0m-outside" not in record
+        assert kept in record
+
     def test_python_objects_stand_as_what_names_them(self, folder: Path):
         file = load_file(str(folder / "rewards.py"))
         config = load({"reward": file.exact, "policy": Policy(abstention=Assign(0.0))})

@@ -16,6 +16,7 @@ from guerdon.config.node import NAME, Builder
 from guerdon.config.place import Place
 from guerdon.config.section import BackendChoice
 from guerdon.config.target import TARGET, guarded
+from guerdon.declaration import without_secrets
 from guerdon.errors import ConfigError
 from guerdon.outcome import EMPTY
 from guerdon.policy import Policy
@@ -73,6 +74,9 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     def to_yaml(self) -> str:
         """The resolved configuration for records: headed by what it is of, and loadable again.
 
+        Tokens, passwords and keys that stand in the configuration itself are left out: write them
+        as `${env:NAME}`, which stays as it is.
+
         Example:
             >>> from guerdon.reward import reward
             >>> @reward(auto_register=False)
@@ -85,7 +89,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
         """
         header = f"# {self.reward.name}, fingerprint {self.reward.fingerprint}"
         source = f", from {self.source}" if self.source else ""
-        return f"{header}{source}\n{dump(_printable(self.resolved))}"
+        return f"{header}{source}\n{dump(_printable(without_secrets('', self.resolved)))}"
 
 
 def load(
