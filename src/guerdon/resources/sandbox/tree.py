@@ -108,13 +108,16 @@ def kill_tree(pid: int) -> None:
 
 def kill_descendants(pid: int) -> None:
     """Kill all descendants of a process that adopts its orphans, until none is left."""
-    seen: list[int] = []
+    seen: list[int] | None = None
     for round_number in range(KILL_ROUNDS):
         before, seen = seen, descendants(pid)
         found = [member for member in seen if _lives(member)]
-        # One that ends while it is looked at can have left a child, which the next look finds.
+        # What ends while it is looked at can have left a child. Nobody takes the dead away, so such
+        # a child makes the next list longer: only two equal lists of dead are the end.
         if not found and seen == before:
             return
+        if found:
+            seen = None
         # Stopped first: what is stopped cannot fork while the others are killed.
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for member in found:
