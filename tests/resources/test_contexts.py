@@ -7,12 +7,16 @@ The tests named `agentfly` hold what was measured to go wrong in AgentFly's reso
 from __future__ import annotations
 
 import asyncio
+import copy
+import enum
 import logging
 import pickle
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -204,6 +208,60 @@ def test_a_spec_cannot_be_changed() -> None:
         GameSpec().level = 2  # type: ignore[misc]
 
 
+class Size(msgspec.Struct, frozen=True):
+    width: int = 1
+    tags: tuple[Any, ...] = ()
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"path": Path("/a/b")}, {"path": Path("/a/c")}),
+        ({"path": Path("/a")}, {"path": "/a"}),
+        ({"env": {"HOME": "/a", "X": ""}}, {"env": {"HOME": "/a"}}),
+        ({"deep": [{"a": [1, {"b": 2}]}]}, {"deep": [{"a": [1, {"b": 3}]}]}),
+        ({"size": Size(tags=({"a": 1},))}, {"size": Size(tags=({"a": 2},))}),
+        ({"colour": Colour.RED}, {"colour": Colour.BLUE}),
+        ({"set": {1, 2}}, {"set": {1, 2, 3}}),
+        ({1: "a"}, {"1": "a"}),
+    ],
+)
+def test_the_content_of_a_spec_is_its_identity(
+    resources: Resources, one: dict[Any, Any], other: dict[Any, Any]
+) -> None:
+    again = copy.deepcopy(one)
+    assert GameSpec(options=one) == GameSpec(options=again)
+    assert hash(GameSpec(options=one)) == hash(GameSpec(options=again))
+    assert GameSpec(options=one) != GameSpec(options=other)
+    with Context(resources=resources) as context:
+        first = context.acquire_resource_sync(GameSpec(options=one))
+        assert context.acquire_resource_sync(GameSpec(options=again)) is first
+        assert context.acquire_resource_sync(GameSpec(options=other)) is not first
+        assert first.spec.options == one
+
+
+def test_what_is_live_in_a_nested_struct_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"options\['size'\]\.tags is a object"):
+        _ = GameSpec(options={"size": Size(tags=(object(),))}).key
+
+
+def test_a_mapping_that_is_changed_later_makes_another_spec(resources: Resources) -> None:
+    options = {"level": [1]}
+    spec = GameSpec(options=options)
+    with Context("r1", resources=resources) as one, Context("r2", resources=resources) as two:
+        assert one.acquire_resource_sync(spec).spec.options == {"level": [1]}
+        options["level"].append(2)
+        assert two.acquire_resource_sync(spec).spec.options == {"level": [1, 2]}
+        plain = GameSpec(options={"level": [1]})
+        assert two.acquire_resource_sync(plain).spec.options == {"level": [1]}
+    assert len(resources.status()) == 2
+
+
 # How long it is held.
 
 
@@ -261,7 +319,8 @@ def test_scopes_and_backends_that_do_not_exist(resources: Resources) -> None:
             ({"scope": "batch"}, "belongs to no batch"),
             ({"scope": "forever"}, "rollout, batch, global"),
             ({"backend": "remote"}, "lives on the backend 'local', not on 'remote'"),
-            ({"backend": "ray"}, "local, remote"),
+            ({"backend": "ray"}, "local, remote, got 'ray' .planned, but not there yet"),
+            ({"backend": "aws"}, "local, remote, got 'aws'$"),
         ):
             with pytest.raises(ConfigError, match=told):
                 acquire(context, GameSpec(), **options)
@@ -296,6 +355,106 @@ def test_agentfly_acquiring_has_a_deadline_and_says_who_holds_what(
     assert caught.value.retryable
     with Context("third", resources=resources) as context:
         acquire(context, spec)  # who gave up takes nothing with it
+
+
+def test_two_rollouts_that_wait_for_each_other_end_at_the_deadline(resources: Resources) -> None:
+    board, engine = GameSpec(pool=ONE, name="board"), GameSpec(pool=ONE, name="engine")
+    both = threading.Barrier(2)
+    told: list[str] = []
+
+    def rollout(name: str, first: GameSpec, second: GameSpec) -> None:
+        with Context(name, resources=resources) as context:
+            context.acquire_resource_sync(first)
+            both.wait(LONG)
+            try:
+                context.acquire_resource_sync(second, timeout=SOON)
+            except Unavailable as error:
+                told.append(str(error))
+            both.wait(LONG)
+
+    threads = [
+        threading.Thread(target=rollout, args=("one", board, engine)),
+        threading.Thread(target=rollout, args=("two", engine, board)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+    one, two = sorted(told)
+    assert "no Game 'board' for rollout 'two' within 0.05 s" in one
+    assert "held by rollout 'one'" in one
+    assert "no Game 'engine' for rollout 'one' within 0.05 s" in two
+    assert "held by rollout 'two'" in two
+    with Context("next", resources=resources) as context:
+        for spec in (board, engine):
+            context.acquire_resource_sync(spec, timeout=LONG)
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancelled"])
+async def test_who_gave_up_is_in_nobodys_way(resources: Resources, how: str) -> None:
+    spec = GameSpec(pool=ONE)
+    patient = Context("patient", resources=resources)
+    async with Context("holder", resources=resources) as holder:
+        await holder.acquire_resource(spec)
+        hasty = Context("hasty", resources=resources)
+        if how == "timeout":
+            with pytest.raises(Unavailable):
+                await hasty.acquire_resource(spec, timeout=SOON)
+        else:
+            task = asyncio.create_task(hasty.acquire_resource(spec))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert resources.status()[0].waiting == 0
+    async with patient, hasty:  # both are open, and only one of them wants it
+        await patient.acquire_resource(spec, timeout=LONG)
+        assert hasty.held == []
+
+
+async def test_who_gives_up_takes_nothing_from_another_of_the_same_rollout(
+    resources: Resources,
+) -> None:
+    spec = GameSpec(pool=ONE)
+    async with Context("one", resources=resources) as one:
+        async with Context("holder", resources=resources) as holder:
+            await holder.acquire_resource(spec)
+            task = asyncio.create_task(one.acquire_resource(spec))
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable):
+                await one.acquire_resource(spec, timeout=SOON)
+        assert await task is (await one.acquire_resource(spec))
+
+
+def test_a_slow_start_is_waited_for_again_and_not_made_twice(resources: Resources) -> None:
+    spec = GameSpec(hangs="start")
+    first = Context("r1", resources=resources)
+    with first, pytest.raises(Unavailable, match="starting for"):
+        first.acquire_resource_sync(spec, timeout=SOON)
+    with Context("r2", resources=resources) as context:
+        request = context._ask(spec, "rollout", None).request
+        MADE[0].gate.set()
+        request.future.result(LONG)
+    assert len(MADE) == 1
+
+
+def test_event_loops_come_and_go(resources: Resources, caplog: pytest.LogCaptureFixture) -> None:
+    spec = GameSpec(pool=ONE)
+    holder = Context("holder", resources=resources)
+    game = asyncio.run(holder.acquire_resource(spec))
+    number = game.number
+    waiter = Context("waiter", resources=resources)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(waiter.acquire_resource(spec))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()  # nobody cancelled what waits on it
+    assert asyncio.run(holder.acquire_resource(spec)) is game
+    holder.close()
+    assert asyncio.run(waiter.acquire_resource(spec, timeout=LONG)).number == number
+    waiter.close()
+    del task
+    until(lambda: states(resources, spec) == ["idle"])
+    assert "exception calling callback" not in caplog.text
 
 
 async def test_the_async_form_has_it_too_and_leaves_the_loop_free(resources: Resources) -> None:

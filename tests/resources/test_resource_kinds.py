@@ -125,7 +125,7 @@ def test_agentfly_an_error_is_told_and_the_variables_stay(
 )  # fmt: skip
 def test_code_that_ends_the_interpreter(python: Any, code: str, status: Status | None) -> None:
     python.run("kept = 1")
-    done = python.run(code, seconds=1.0)
+    done = python.run(code, seconds=0.5)
     assert not done.ok
     assert status is None or done.status is status
     after = python.run("'kept' in globals()")
@@ -275,9 +275,68 @@ def test_rows_are_limited(database: Any) -> None:
     assert (len(found.rows), found.cut) == (10, True)
 
 
-def test_a_dump_that_cannot_be_loaded(context: Context) -> None:
-    with pytest.raises(BadInput, match=r"the dump cannot be loaded.*syntax error"):
-        context.acquire_resource_sync(SqliteSpec(dump="create tabel t"))
+ENDLESS = (
+    "insert into t with recursive c(x) as (select 1 union all select x from c) select x from c"
+)
+
+
+@pytest.mark.parametrize(
+    ("dump", "told"),
+    [
+        ("create tabel t", "syntax error"),
+        ("begin; create table t(n);", "its COMMIT is missing"),
+        ("select load_extension('/tmp/x.so')", "not authorized"),
+        ("attach '/etc/passwd' as p; create table p.t(n)", "not a database|readonly|unable to"),
+        ("create table t(n); pragma recursive_triggers = on; create trigger g after insert on t "
+         "begin insert into t values (new.n + 1); end; insert into t values (1)", "recursion"),
+        ("create table t(n); " + ENDLESS, "interrupted"),
+        (f"select '{'x' * (65 << 20)}'", "the most is 67108864"),
+    ],
+)  # fmt: skip
+def test_a_dump_that_cannot_be_loaded(
+    context: Context, monkeypatch: pytest.MonkeyPatch, dump: str, told: str
+) -> None:
+    monkeypatch.setattr("guerdon.resources.database.LOAD_SECONDS", 0.5)
+    with pytest.raises(BadInput, match=f"the dump cannot be loaded: .*({told})"):
+        context.acquire_resource_sync(SqliteSpec(dump=dump))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "attach 'left.db' as o; create table o.secret(n)",
+        "create table main.secret(n); vacuum into 'left.db'",
+        "pragma hard_heap_limit = 100000",
+    ],
+)
+def test_what_a_rollout_did_beside_the_database_ends_with_it(sql: str) -> None:
+    spec = SqliteSpec(dump=DUMP, pool=Pool(max=1))
+    with Resources() as resources:
+        with Context("first", resources=resources) as context:
+            assert context.acquire_resource_sync(spec).script(sql) == ""
+        with Context("second", resources=resources) as context:
+            database = context.acquire_resource_sync(spec)
+            assert database.script("attach 'left.db' as o") == ""
+            assert "no such table" in database.query("select * from o.secret").error
+            assert database.query("select length(zeroblob(1000000))").rows == ((1000000,),)
+
+
+def test_statements_and_answers_that_are_too_long(context: Context) -> None:
+    database = context.acquire_resource_sync(SqliteSpec(dump=DUMP, memory_mib=2048))
+    assert "the most is" in database.query(f"select '{'x' * (65 << 20)}'").error
+    assert "too long" in database.query("select hex(zeroblob(34000000))", seconds=LONG).error
+    assert database.query("select count(*) from t").rows == ((2,),)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf")])
+def test_times_that_are_none(context: Context, seconds: float) -> None:
+    python = context.acquire_resource_sync(PythonSpec())
+    workspace = context.acquire_resource_sync(WorkspaceSpec())
+    with pytest.raises(ValueError, match="above 0 and finite"):
+        python.run("1", seconds)
+    with pytest.raises(ValueError, match="above 0 and finite"):
+        workspace.run(("true",), seconds=seconds)
+    assert python.run("1").value == "1"
 
 
 # Workspaces.
@@ -309,7 +368,7 @@ def test_commands_see_and_leave_files(workspace: Any) -> None:
         ("kill -9 -1; sleep 0.1", None),
         ("rm a.txt; sleep 60", Status.TIMEOUT),
         ("rm a.txt; yes", Status.OUTPUT),
-        ("rm a.txt; head -c 200000000 /dev/zero > big", None),
+        ("rm a.txt; head -c 80000000 /dev/zero > big", None),
         ("ln -s /etc/passwd link; ln -s . loop; mkfifo pipe", None),
         ("sleep 60 &", Status.OK),
     ],

@@ -5,6 +5,7 @@ A reward that names `context` acquires them from a `Context`; see `docs/resource
 
 from guerdon.resources.context import Context
 from guerdon.resources.database import Database, Rows, SqliteSpec
+from guerdon.resources.endpoint import Endpoint, EndpointSpec
 from guerdon.resources.engine import (
     PoolStatus,
     Resources,
@@ -26,6 +27,8 @@ __all__ = [
     "Batch",
     "Context",
     "Database",
+    "Endpoint",
+    "EndpointSpec",
     "Execution",
     "Folder",
     "FolderSpec",

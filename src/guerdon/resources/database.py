@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from guerdon.errors import BadInput, Unavailable
+from guerdon.resources.inside.channel import Malformed
 from guerdon.resources.resource import Resource
 from guerdon.resources.sandbox import Limits
 from guerdon.resources.sandbox.limits import MIB
@@ -93,12 +94,11 @@ class Database(Resource):
         self._load(session)
 
     def reset(self) -> bool:
-        """Load the dump again, unless nothing was asked."""
-        if self._lost or self._session is None:
+        """A new process with the dump, unless nothing was asked: a statement may have written files
+        beside the database, and set what holds for all of its process."""
+        if self._lost or not self._clean or self._session is None:
             self.stop()
             self.start()
-        elif not self._clean:
-            self._load(self._session)
         return True
 
     def check(self) -> bool:
@@ -130,6 +130,7 @@ class Database(Resource):
 
         Raises:
             Unavailable: the sandbox failed.
+            ValueError: `seconds` are none.
         """
         given = [_sendable(value) for value in values]
         question = {"what": "query", "sql": sql, "values": given, "rows": rows}
@@ -194,6 +195,8 @@ class Database(Resource):
         question = {"what": "load", "sql": self._spec.dump, "seconds": LOAD_SECONDS}
         try:
             said = session.ask(question, LOAD_SECONDS + GRACE_SECONDS)
+        except Malformed as error:
+            raise BadInput(f"the dump cannot be loaded: {error}") from None
         except Ended as ended:
             self._lost = True
             raise BadInput(f"the dump cannot be loaded: {ended}") from None
@@ -210,6 +213,8 @@ class Database(Resource):
             self._clean = self._clean and question["what"] == "state"
             try:
                 said = self._session.ask({**question, "seconds": seconds}, seconds + GRACE_SECONDS)
+            except Malformed as error:
+                return Rows(error=f"it was not sent: {error}")
             except Ended as ended:
                 self._lost = True
                 return Rows(error=str(ended), lost=True)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from guerdon.errors import ConfigError, Unavailable
+from guerdon.resources.inside.channel import Malformed
 from guerdon.resources.lease import Released
 from guerdon.resources.resource import Resource
 from guerdon.resources.sandbox import Limits
@@ -124,6 +125,7 @@ class PythonSession(Resource):
 
         Raises:
             Unavailable: the sandbox failed.
+            ValueError: `seconds` are none.
         """
         with self._lock:
             fresh = self._ended
@@ -146,6 +148,9 @@ class PythonSession(Resource):
         self._clean = False
         try:
             said = session.ask({"code": code, "limit": OUTPUT_BYTES}, seconds)
+        except Malformed as error:
+            told = f"the code was not sent: {error}"
+            return Execution(status=Status.OK, error=told, exception="Malformed")
         except Ended as ended:
             self._ended = True
             return Execution(status=ended.status, error=str(ended))

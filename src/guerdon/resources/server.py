@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from typing import IO
+
+import msgspec
 
 from guerdon.errors import ConfigError, Unavailable
 from guerdon.outcome import EMPTY
+from guerdon.resources.endpoint import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, answers
+from guerdon.resources.last_words import LastWords
 from guerdon.resources.resource import Resource
 from guerdon.resources.sandbox.bundle import as_source
 from guerdon.resources.spec import Spec
@@ -25,18 +25,20 @@ MODULES = ("guerdon.resources.sandbox.tree", "guerdon.resources.warden")
 
 PORT = "{port}"
 
-FIRST_WAIT_SECONDS = 0.02
-LONGEST_WAIT_SECONDS = 1.0
-"""Between two questions whether it is ready; doubled each time."""
-
-ASK_SECONDS = 5.0
-"""How long one such question may take."""
-
-LAST_WORDS = 2000
-"""Bytes of its output that an error quotes."""
-
 END_SECONDS = 5.0
 """How long the killed process tree may take to be gone, after the grace."""
+
+_owners: set[int] = set()
+"""Descriptors that tell wardens that this process lives."""
+
+
+def _disown() -> None:
+    """In a forked child: it must not keep the parent's servers alive."""
+    while _owners:
+        os.close(_owners.pop())
+
+
+os.register_at_fork(after_in_child=_disown)
 
 
 class Server(Resource):
@@ -54,19 +56,19 @@ class Server(Resource):
         self._spec = spec
         self._process: subprocess.Popen[bytes] | None = None
         self._owner: int | None = None
-        self._output: IO[bytes] | None = None
+        self._words: LastWords | None = None
         self._stopping = threading.Event()
 
     def start(self) -> None:
         """Start it and wait until it is ready.
 
         Raises:
-            Unavailable: it ended, or was not ready in time; quotes its last words.
+            Unavailable: its port is taken, it ended, or was not ready in time; quotes its last
+                words.
         """
         spec = self._spec
-        self.port = spec.port or _free_port()
+        self.port = _checked_port(spec) if spec.port else _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
         self._process = self._spawn([part.replace(PORT, str(self.port)) for part in spec.argv])
         ends = time.monotonic() + spec.start_seconds
         wait = FIRST_WAIT_SECONDS
@@ -81,6 +83,8 @@ class Server(Resource):
                 )
             self._stopping.wait(wait)
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+        if self._process.poll() is not None:  # another server answers there
+            raise Unavailable(f"{spec} ended before it was ready{self._said()}")
 
     def check(self) -> bool:
         """Whether it runs and says that it is ready."""
@@ -95,6 +99,7 @@ class Server(Resource):
         self._stopping.set()
         owner, self._owner = self._owner, None
         if owner is not None:
+            _owners.discard(owner)
             os.close(owner)
         if self._process is not None:
             try:
@@ -105,25 +110,16 @@ class Server(Resource):
 
     def ready(self) -> bool:
         """Whether `GET ready_path` gives a status of 200 to 299."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ASK_SECONDS)
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            try:
-                connection.request("GET", self._spec.ready_path)
-                return 200 <= connection.getresponse().status < 300
-            finally:
-                connection.close()
-        return False
+        return answers(self.url + self._spec.ready_path)
 
     @property
     def output(self) -> str:
         """The end of what it wrote to its standard output and error."""
-        if self._output is None:
-            return ""
-        size = os.fstat(self._output.fileno()).st_size
-        data = os.pread(self._output.fileno(), LAST_WORDS, max(0, size - LAST_WORDS))
-        return data.decode(errors="replace")
+        return "" if self._words is None else self._words.text
 
     def _said(self) -> str:
+        if self._words is not None:
+            self._words.settle()
         said = self.output.strip()
         return f"; it said: {said}" if said else "; it said nothing"
 
@@ -131,14 +127,16 @@ class Server(Resource):
         spec = self._spec
         if shutil.which(argv[0]) is None:
             raise ConfigError(f"{spec}: the program {argv[0]!r} is not there")
-        assert self._output is not None
         theirs, self._owner = os.pipe()
+        _owners.add(self._owner)
+        said, says = os.pipe()
+        self._words = LastWords(said)
         warden = [sys.executable, "-S", "-E", "-c", as_source(*MODULES)]
         try:
             return subprocess.Popen(
                 [*warden, str(theirs), str(spec.stop_seconds), *argv],
                 stdin=subprocess.DEVNULL,
-                stdout=self._output,
+                stdout=says,
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs,),
                 env={**os.environ, **spec.environment},
@@ -147,6 +145,21 @@ class Server(Resource):
             )
         finally:
             os.close(theirs)
+            os.close(says)
+
+
+def _checked_port(spec: ServerSpec) -> int:
+    """The spec's port, if nobody listens there: whoever does would be taken for the server."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            probe.bind(("127.0.0.1", spec.port))
+        except OSError as error:
+            raise Unavailable(
+                f"{spec}: port {spec.port} cannot be had ({error.strerror}): another program, or "
+                "another spec with this port, uses it; leave port at 0 to get a free one"
+            ) from None
+    return spec.port
 
 
 def _free_port() -> int:
@@ -161,7 +174,8 @@ class ServerSpec(Spec[Server], frozen=True, kw_only=True):
     Attributes:
         argv: the program and its arguments; `{port}` stands for the port.
         ready_path: answers with a status of 200 to 299 when it is ready.
-        port: fixed, or 0 for a free one each time.
+        port: fixed, or 0 for a free one each time; with a fixed one there is one server at a time,
+            whatever `pool` says.
         environment: beside that of this process.
         folder: working folder.
         start_seconds: how long it may take to be ready.
@@ -189,6 +203,11 @@ class ServerSpec(Spec[Server], frozen=True, kw_only=True):
             raise ConfigError("argv holds no {port}: put it there, or give a fixed port")
         if not self.ready_path.startswith("/"):
             raise ConfigError(f"ready_path is a path such as /health, got {self.ready_path!r}")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port is 0 to 65535, got {self.port}")
+        if self.port:
+            one = msgspec.structs.replace(self.pool, max=1, min=min(self.pool.min, 1))
+            msgspec.structs.force_setattr(self, "pool", one)
 
     def make(self) -> Server:
         """The server, not started yet."""

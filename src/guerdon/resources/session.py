@@ -7,6 +7,7 @@ enforced as for any sandboxed program. A question that takes too long ends the p
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import threading
@@ -111,14 +112,18 @@ class Session:
         """The answer to a question.
 
         Raises:
+            ValueError: no time, or a question that is too long.
             Ended: the program ended, or was ended because it took too long or used too much.
             Unavailable: the sandbox failed.
         """
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
+        data = encode(question)
         with self._lock:
             if self._running is None:
                 raise Unavailable("the session is closed")
             began = time.monotonic()
-            self._send(encode(question), began, seconds)
+            self._send(data, began, seconds)
             return self._answer(began, seconds)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from guerdon.resources.resource import Resource
 
 Backend: TypeAlias = Literal["local", "remote"]
 BACKENDS = ("local", "remote")
+PLANNED = ("ray",)
 
 R_co = TypeVar("R_co", bound=Resource, covariant=True)
 
@@ -73,7 +74,8 @@ class Spec(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True):
     """
 
     backends: ClassVar[tuple[Backend, ...]] = ("local",)
-    """Where resources of this kind can live."""
+    """Where resources of this kind can live: `local`, on the machine of the call, or `remote`, on
+    another one that a URL names. The first is where they live by default."""
 
     name: str | None = None
     pool: Pool = msgspec.field(default_factory=Pool)
@@ -154,7 +156,8 @@ def checked_backend(spec: Spec[Any], wanted: str | None) -> Backend:
         raise ConfigError(f"acquire_resource takes a spec such as PythonSpec(), got a {kind}")
     backend = spec.backends[0] if wanted is None else wanted
     if backend not in BACKENDS:
-        raise ConfigError(f"a backend is one of {', '.join(BACKENDS)}, got {backend!r}")
+        later = " (planned, but not there yet)" if backend in PLANNED else ""
+        raise ConfigError(f"a backend is one of {', '.join(BACKENDS)}, got {backend!r}{later}")
     if backend not in spec.backends:
         lives = " or ".join(map(repr, spec.backends))
         raise ConfigError(f"{spec} lives on the backend {lives}, not on {backend!r}")

@@ -6,7 +6,7 @@ import base64
 import sqlite3
 import time
 
-from guerdon.resources.inside.channel import open_channel, receive, send
+from guerdon.resources.inside.channel import Malformed, open_channel, receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Database:
                 self._connection.close()
                 self._connection = self._opened()
                 self._connection.executescript(request["sql"])
+                if self._connection.in_transaction:
+                    return {"error": "it leaves a transaction open: its COMMIT is missing"}
                 return {}
             if request["what"] == "script":
                 self._connection.executescript(request["sql"])
@@ -110,7 +112,10 @@ def main() -> None:
     database = Database()
     send(channel, {"ready": True})
     while (request := receive(channel)) is not None:
-        send(channel, database.answer(request))
+        try:
+            send(channel, database.answer(request))
+        except Malformed as error:
+            send(channel, {"error": f"its answer is too long: {error}"})
 
 
 if __name__ == "__main__":
