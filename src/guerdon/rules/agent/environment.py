@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from guerdon.errors import BadInput, InvalidReward, Unavailable
@@ -19,6 +20,12 @@ class Environment(Resource):
 
     Its `start`, `reset` and `stop` are those of any resource; its `check` too.
     """
+
+    def begin(self, columns: Mapping[str, Any]) -> None:
+        """Begin the episode of a row; for what is too slow to start anew for each.
+
+        A `BadInput` says that the row has none, an `OSError` that the environment is broken.
+        """
 
     def step(self, tool: str, arguments: Mapping[str, Any]) -> Any:
         """Make one step: a call of a tool with its arguments. What it returns is not looked at.
@@ -42,7 +49,9 @@ class EnvironmentScore(BaseReward):
 
     Args:
         spec: reference to the class of the spec, such as "shop:ShopSpec".
-        columns: names of metadata columns that the spec takes as fields.
+        columns: names of metadata columns that the spec takes as fields: each value has an
+            environment of its own.
+        episode: names of metadata columns that `begin` takes: rows share environments.
         fields: further fields of the spec.
         replay: whether the model's tool calls are made again.
         low: lowest score.
@@ -62,6 +71,7 @@ class EnvironmentScore(BaseReward):
         spec: str,
         *,
         columns: Sequence[str] = (),
+        episode: Sequence[str] = (),
         fields: Mapping[str, Any] | None = None,
         replay: bool = True,
         low: float = 0.0,
@@ -69,13 +79,15 @@ class EnvironmentScore(BaseReward):
     ) -> None:
         self._kind = _spec_class(spec)
         self._columns = tuple(columns)
+        self._episode = tuple(episode)
         self._fields = dict(fields or {})
         self._replay = replay
         self.value_range = (low, high)
 
     def call(self, context: Context, sample: Sample, response_messages: Sequence[Message]) -> Any:
         """Make the rollout again, and ask the environment."""
-        missing = [name for name in self._columns if name not in sample.metadata]
+        taken = (*self._columns, *self._episode)
+        missing = [name for name in taken if name not in sample.metadata]
         if missing:
             raise BadInput(f"the row lacks {', '.join(missing)}, which the environment takes")
         columns = {name: sample.metadata[name] for name in self._columns}
@@ -84,8 +96,13 @@ class EnvironmentScore(BaseReward):
         except TypeError as error:
             raise BadInput(f"{self._kind.__name__} cannot be made of the row: {error}") from None
         environment = cast("Environment", context.acquire_resource_sync(spec))
-        wrong = self._make(environment, response_messages) if self._replay else 0
-        found = environment.score()
+        wrong = 0
+        if self._replay:
+            with _broken_where_it_says():
+                environment.begin({name: sample.metadata[name] for name in self._episode})
+            wrong = self._make(environment, response_messages)
+        with _broken_where_it_says():
+            found = environment.score()
         if isinstance(found, Mapping):
             return {**found, "metrics": {**found.get("metrics", {}), "illegal_steps": wrong}}
         return found if found is None else {"score": found, "metrics": {"illegal_steps": wrong}}
@@ -97,14 +114,23 @@ class EnvironmentScore(BaseReward):
         except NoCall:
             return 1
         for call in calls:
-            arguments = {name: parse_json(value) for name, value in call.arguments.items()}
             try:
-                environment.step(call.name, arguments)
-            except OSError as error:
-                raise Unavailable(f"the environment is broken: {error}") from error
+                arguments = {name: parse_json(value) for name, value in call.arguments.items()}
+                with _broken_where_it_says():
+                    environment.step(call.name, arguments)
+            except Unavailable:
+                raise
             except Exception:
                 wrong += 1
         return wrong
+
+
+@contextmanager
+def _broken_where_it_says() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"the environment is broken: {error}") from error
 
 
 def _spec_class(reference: str) -> type[Spec[Any]]:
