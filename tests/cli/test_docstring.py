@@ -41,7 +41,7 @@ def test_no_line_of_prose_is_too_long_and_none_is_torn() -> None:
     assert all(line.lstrip().startswith(("|", ">>>")) for line in long)
     assert len(long) == 2
     assert found.split() == TEXT.split(), "no word is lost or moved"
-    assert "\nfor a terminal of eighty columns. Range 0 to 1.\n" in found
+    assert "\nplace for a terminal of eighty columns. Range 0 to 1.\n" in found
     assert "\n    response: What the model wrote; linear in its length, which may be ten\n" in found
     assert "\n        megabytes or more of it.\n    gold: A number.\n" in found
     assert "\n- another\n" in found

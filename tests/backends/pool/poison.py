@@ -181,8 +181,26 @@ def rich(response: str) -> Any:
 
 @reward(auto_register=False)
 def unencodable(response: str) -> Any:
-    information = {"object": threading, "broken": "\ud800", "n": 10**30}
+    deep: list[Any] = []
+    for _ in range(1000):
+        deep = [deep]
+    information = {"object": threading, "deep": deep, "n": 10**30}
     return {"score": 0.5, "length": 3, "components": {"a": 1.0}, "info": information}
+
+
+BEYOND: dict[str, Any] = {
+    **{f"{sign}2**{bits}": sign * 2**bits for sign in (-1, 1) for bits in (63, 64, 65, 400)},
+    "edges": [-(2**63), -(2**63) - 1, 2**64 - 1, 2**64],
+    "nested": {"deep": [{"n": 10**30}], 2**70: "key"},
+    "broken": "\ud800 and \U0001f600",
+    "plain": [1, 2.5, None, True, "text"],
+}
+
+
+@reward(auto_register=False)
+def beyond(response: str) -> Any:
+    """Information for which MessagePack has no word."""
+    return {"score": 0.5, "info": BEYOND}
 
 
 class Unhashable(dict[str, int]):

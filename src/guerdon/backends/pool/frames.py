@@ -87,7 +87,23 @@ Result: TypeAlias = tuple[int, float, WireResult | list[WireResult]]
 """Index of the call in its chunk, seconds, and the result or one result per sample; a failure may
 stand for all samples of the call."""
 
-_decode_result = msgspec.msgpack.Decoder(Result)
+INTEGER, TEXT = 1, 2
+"""Extensions of MessagePack: an integer beyond 64 bits, and text with lone surrogates."""
+SMALLEST, LARGEST_INTEGER = -(2**63), 2**64 - 1
+DEEPEST_INFO = 100
+"""Levels of nested information that are looked at one by one."""
+UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+def _read_extension(code: int, data: memoryview) -> Any:
+    if code == INTEGER:
+        return int.from_bytes(data, "big", signed=True)
+    if code == TEXT:
+        return bytes(data).decode("utf-8", "surrogatepass")
+    raise ValueError(f"there is no extension {code}")
+
+
+_decode_result = msgspec.msgpack.Decoder(Result, ext_hook=_read_extension)
 _decode_place = msgspec.msgpack.Decoder(tuple[int, float, msgspec.Raw])
 
 
@@ -253,10 +269,54 @@ def encode_result(call: int, elapsed: float, sealed: Sealed | list[Sealed]) -> b
     """In a worker: one result. What cannot be encoded loses its details, never its value."""
     try:
         return _encoder.encode((call, elapsed, sealed))
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        many = sealed if isinstance(sealed, list) else [sealed]
-        bare = [_without_details(item) for item in many]
-        return _encoder.encode((call, elapsed, bare if isinstance(sealed, list) else bare[0]))
+    except UNENCODABLE:
+        many = [_portable(one) for one in sealed] if isinstance(sealed, list) else _portable(sealed)
+        return _encoder.encode((call, elapsed, many))
+
+
+def _portable(sealed: Sealed) -> Sealed:
+    """With information whose parts MessagePack has no word for as extensions of it, or without."""
+    try:
+        wrapped = _wrapped(sealed)
+        _encoder.encode(wrapped)
+    except UNENCODABLE:
+        return _without_details(sealed)
+    return wrapped
+
+
+def _wrapped(sealed: Sealed) -> Sealed:
+    if not isinstance(sealed, Score):
+        return _without_details(sealed)
+    return msgspec.structs.replace(sealed, info=_extended(sealed.info, 0))
+
+
+def _extended(value: Any, depth: int) -> Any:
+    """Integers beyond 64 bits and text with lone surrogates as extensions, exactly."""
+    if depth > DEEPEST_INFO:
+        raise RecursionError
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {
+            _clean(k) if isinstance(k, str) else _extended(k, depth + 1): _extended(v, depth + 1)
+            for k, v in items
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_extended(item, depth + 1) for item in cast("Sequence[Any]", value)]
+    if type(value) is int and not SMALLEST <= value <= LARGEST_INTEGER:
+        size = value.bit_length() // 8 + 1
+        return msgspec.msgpack.Ext(INTEGER, value.to_bytes(size, "big", signed=True))
+    if type(value) is str and not value.isascii():
+        data = value.encode("utf-8", "surrogatepass")
+        return msgspec.msgpack.Ext(TEXT, data) if _has_surrogates(value) else value
+    return value
+
+
+def _has_surrogates(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _without_details(sealed: Sealed) -> Sealed:
