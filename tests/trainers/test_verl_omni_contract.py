@@ -1,6 +1,8 @@
-"""VeRL-Omni's call convention, held by a manager written from the published contract.
+"""VeRL-Omni's call convention: its own managers where a checkout is named, else one written here.
 
-VeRL-Omni is on no package index and imports its whole stack, so `Manager` below stands for
+VeRL-Omni is on no package index and imports its whole stack. With GUERDON_VERL_OMNI_SOURCE, a
+checkout, and GUERDON_VERL_PYTHON the tests of `driven` run its own managers on verl
+(`drivers/verl_omni_contract.py`). `Manager` below stands for
 `verl_omni/reward_loop/reward_manager/visual.py` (0.2.0rc1): what it passes, what it awaits, and
 what it makes of the result.
 """
@@ -9,7 +11,7 @@ import asyncio
 import inspect
 import io
 import math
-import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +19,17 @@ import pytest
 pytest.importorskip("PIL")
 from PIL import Image
 
-from guerdon.errors import BadInput, ConfigError, RewardFailure, ScoringFailed, Unavailable
-from guerdon.outcome import Abstention
+from guerdon.errors import ConfigError, InvalidReward, ScoringFailed, Unavailable
 from guerdon.registry import load_file
 from guerdon.reward import reward
 from guerdon.trainers import verl_omni as ours
 from guerdon.trainers.verl_omni import jpeg_compressibility as jpeg
 
+PARITY = Path(__file__).with_name("parity")
+cases = load_file(str(PARITY / "cases.py"))
+interpreter = load_file(str(PARITY / "interpreter.py"))
+faulty_picture = load_file(str(PARITY / "pictures.py")).faulty_picture
+FAULTS = [*cases.FAULTS, "abstention"]
 NEUTRAL = 0.125
 RNG = np.random.default_rng(3)
 PICTURE = RNG.integers(0, 256, (3, 24, 32), dtype=np.uint8)
@@ -206,28 +212,7 @@ def test_what_is_no_picture_has_no_data_url():
 # The manager.
 
 
-@reward(name="faulty_picture", value_range=(0.0, 1.0), deadline=1.0, auto_register=False)
-def faulty_picture(images, fault: str = ""):
-    """Fails in the way that `extra_info` names, else 1."""
-    if fault == "timeout":
-        while True:
-            pass
-    if fault == "crashed":
-        os._exit(3)
-    if fault == "raised":
-        raise ValueError("a bug in the reward")
-    if fault == "bad_input":
-        raise BadInput("unusable")
-    if fault in ("unavailable", "overloaded", "cancelled"):
-        raise RewardFailure(f"it is {fault}", kind=fault, blame="infrastructure")
-    returned = {"non_finite": math.nan, "bad_output": "good", "out_of_range": 2.0}
-    return Abstention(reason="not mine") if fault == "abstention" else returned.get(fault, 1.0)
-
-
-cases = load_file(os.path.join(os.path.dirname(__file__), "parity", "cases.py"))
-
-
-@pytest.mark.parametrize("fault", [*cases.FAULTS, "abstention"])
+@pytest.mark.parametrize("fault", FAULTS)
 async def test_a_failure_is_never_a_silent_number(fault, pool):
     settings = {"backend": pool, "retry_within": 0}
     raising = Manager(ours.compute_score_for(faulty_picture, **settings))
@@ -265,6 +250,68 @@ async def test_extra_info_reaches_the_reward_and_stays_as_it_was():
     assert "reward_router_address" not in given["extra_info"]
 
 
+@pytest.mark.neural
+@pytest.mark.parametrize("kind", ["uint8", "float32", "bfloat16"])
+@pytest.mark.parametrize("frames", [None, 3])
+async def test_tensors_go_to_workers(tensor, kind, frames, pool):
+    """A sync reward with a deadline runs in a worker process, where no tensor can go."""
+    import torch
+
+    shape = (3, 8, 8) if frames is None else (frames, 3, 8, 8)
+    given = tensor(np.full(shape, 255, np.uint8))
+    if kind != "uint8":
+        given = (given.float() / 255).to(getattr(torch, kind))
+
+    @reward(auto_register=False, deadline=20.0)
+    def white(images=(), videos=()) -> float:
+        (media,) = (*(images or ()), *(videos or ()))
+        return float(media.array.max())
+
+    score = ours.compute_score_for(white, backend=pool)
+    extra = {"latents_clean": torch.zeros(16, 4, 4), "audio": torch.zeros(2, 8)}
+    found = await Manager(score).run_single(row(given, extra_info=extra))
+    assert found["reward_score"] == (255.0 if kind == "uint8" else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("extra", "truth", "caption"),
+    [
+        ({"prompt": "a cat"}, "x", "a cat"),
+        ({"prompt": "", "raw_prompt": [{"role": "user", "content": "a dog"}]}, "x", "a dog"),
+        ({"raw_prompt": np.array([{"role": "user", "content": "a dog"}], object)}, "x", "a dog"),
+        ({}, "a wall", "a wall"),
+        (None, "a wall", "a wall"),
+    ],
+)
+async def test_where_the_caption_is(extra, truth, caption):
+    @reward(auto_register=False)
+    def captioned(images, prompt) -> float:
+        return float(prompt == caption)
+
+    score = ours.compute_score_for(captioned)
+    found = await score(
+        data_source="x", solution_image=PICTURE, ground_truth=truth, extra_info=extra
+    )
+    assert found["score"] == 1.0
+
+
+async def test_the_keys_are_the_same_for_every_row(down):
+    """VeRL-Omni takes the keys of the first row, and means of numbers."""
+    panel = small_panel(judge={"reward": f"{down}:judge_by_index"})
+    score = ours.compute_score_for(
+        ours.multi_reward(panel), retry_within=0, neutral=NEUTRAL, failure_share=1.0
+    )
+    given = [row(PICTURE, extra_info={"index": index}) for index in (0, 1)]
+    given.append(row(np.zeros((2, 2), np.int64)))
+    rows = [(await Manager(score).run_single(one))["reward_extra_info"] for one in given]
+    assert len({tuple(one) for one in rows}) == 1
+    for key in rows[0]:
+        column = np.array([one[key] for one in rows])
+        assert column.dtype.kind in "fU", (key, column)
+    holes = [math.isnan(one["component/judge"]) for one in rows]
+    assert holes == [False, True, True]
+
+
 def test_it_is_a_coroutine_function_to_the_manager():
     assert inspect.iscoroutinefunction(ours.compute_score)
     assert inspect.iscoroutinefunction(ours.compute_score_for("jpeg_compressibility"))
@@ -287,11 +334,16 @@ def down(monkeypatch):
     def judge_up(images) -> float:
         return 0.5
 
+    @reward(name="judge_by_index", value_range=(0.0, 1.0), auto_register=False)
+    def judge_by_index(images, index: int) -> float:
+        return judge_up.call(images) if index == 0 else judge_down.call(images)
+
     import sys
     from types import ModuleType
 
     module = ModuleType("panel_of_the_test")
     module.judge_down, module.judge_up = judge_down, judge_up
+    module.judge_by_index = judge_by_index
     monkeypatch.setitem(sys.modules, "panel_of_the_test", module)
     return "panel_of_the_test"
 
@@ -316,12 +368,12 @@ async def test_an_optional_entry_that_fails_is_never_zero(down):
     broken = {"reward": f"{down}:judge_down", "weight": 1.0}
     found = await panel_score(small_panel(judge=broken))
     assert found["reward_score"] == pytest.approx(3.0 * of_chw(PICTURE))  # scaled up
-    assert found["reward_extra_info"]["component/judge"] is None
+    assert math.isnan(found["reward_extra_info"]["component/judge"])
     with pytest.raises(ScoringFailed, match="neutral="):
         await panel_score(small_panel(judge={**broken, "missing": "abstain"}))
     zero = await panel_score(small_panel(judge={**broken, "missing": "zero"}))
     assert zero["reward_score"] == pytest.approx(2.0 * of_chw(PICTURE))
-    assert zero["reward_extra_info"]["component/judge"] is None
+    assert math.isnan(zero["reward_extra_info"]["component/judge"])
 
 
 async def test_a_required_entry_that_fails_fails_the_sample(down):
@@ -353,7 +405,7 @@ async def test_entries_by_path_as_upstream_loads_them(tmp_path, tensor):
     found = await Manager(score).run_single(row(tensor(PICTURE)))
     values = [2.0 * PICTURE.mean() / 255, of_chw(PICTURE)]
     assert found["reward_score"] == pytest.approx(sum(values) * 2.5 / 2.0, rel=1e-6)
-    assert found["reward_extra_info"]["component/dark"] is None
+    assert math.isnan(found["reward_extra_info"]["component/dark"])
 
 
 async def test_the_configuration_line_takes_the_panel():
@@ -383,6 +435,120 @@ def test_a_panel_that_cannot_be_read(panel, message):
         ours.multi_reward(panel)
 
 
+@pytest.mark.neural
+def test_fields_that_upstream_reads_or_drops(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def bright(solution_image, scale=1.0):\n    return scale\n")
+    entry = {"path": str(file), "name": "bright"}
+    assert ours.multi_reward({"a": {**entry, "device": "cpu", "independent": True, "scale": 2.0}})
+    with pytest.raises(InvalidReward, match=r"takes no 'sclae' \(did you mean 'scale'"):
+        ours.multi_reward({"a": {**entry, "sclae": 2.0}})
+    with pytest.raises(ConfigError, match=r"a\.model is for VeRL-Omni's own manager"):
+        ours.multi_reward({"a": {**entry, "model": "judge"}})
+
+
+async def test_omegaconfs_mappings_are_read(tmp_path):
+    omegaconf = pytest.importorskip("omegaconf")
+    panel = {"size": {"reward": "jpeg_compressibility", "weight": "${half}"}}
+    whole = {"half": 0.5, "panel": panel, "hole": {"a": {"reward": "???"}}}
+    config = omegaconf.OmegaConf.create(whole)
+    found = await ours.compute_score("x", PICTURE, None, {}, reward_functions=config.panel)
+    assert found["score"] == 0.5 * of_chw(PICTURE)
+    with pytest.raises(ConfigError, match="Missing mandatory value"):
+        ours.multi_reward(config.hole)
+
+
+async def test_negative_weights_and_a_lost_entry_keep_their_signs(down):
+    """What is left of the sum is scaled by the absolute weights: a penalty stays one."""
+    lost = {"reward": f"{down}:judge_down", "weight": 1.0}
+    panel = {"lost": lost, "malus": {"reward": f"{down}:judge_up", "weight": -0.5}}
+    found = await panel_score(panel)
+    assert found["reward_score"] == pytest.approx(-0.5 * 0.5 * (1.5 / 0.5))
+
+
 async def test_a_misspelt_setting_is_an_error():
     with pytest.raises(ConfigError, match="did you mean 'neutral'"):
         await ours.compute_score("x", PICTURE, None, {}, reward="gsm8k", netural=1.0)
+
+
+# VeRL-Omni's own managers.
+
+
+@pytest.fixture(scope="module")
+def driven(tmp_path_factory):
+    managers = "verl_omni/reward_loop/reward_manager"
+    return interpreter.drive_checkout(
+        "verl_omni",
+        tmp_path_factory.mktemp("verl_omni"),
+        python="GUERDON_VERL_PYTHON",
+        modules=(f"{managers}/visual.py", f"{managers}/multi.py"),
+    )
+
+
+def test_its_manager_calls_our_function(driven):
+    picture, clip = (row["score"] for row in driven["image and clip"])
+    assert [picture, clip] == pytest.approx(driven["theirs"], abs=1e-12)
+    assert driven["tensor"][:2] == ["torch.float32", [2, 1]]
+    assert driven["tensor"][2] == pytest.approx([picture, clip], rel=1e-6)
+    (dispatched,) = driven["dispatcher"]
+    assert dispatched == {"score": picture, "acc": picture}
+
+
+@pytest.mark.parametrize("place", ["told", "told in a pool"])
+def test_its_manager_hands_over_the_row_and_the_rollout(driven, place):
+    assert [row["score"] for row in driven[place]] == [321.0, 700.0]
+
+
+def test_its_guard_and_ours(driven):
+    assert "Expected uint8 pixel responses" in driven["float"][0]
+    assert "bad_input (data): pixels from" in driven["latent"][0]
+    assert "did you mean 'neutral'" in driven["typo"][0]
+
+
+def test_its_panel_and_ours_add_up_to_the_same(driven):
+    (theirs,), (ours_,) = driven["multi, theirs"], driven["multi, ours"]
+    assert ours_["score"] == pytest.approx(theirs["score"], abs=1e-12)
+    for key in ("size", "bright", "again"):
+        assert ours_[f"component/{key}"] == theirs[f"reward/{key}"]
+
+
+def test_an_optional_entry_that_fails_is_zero_there_and_never_here(driven):
+    (theirs,), (ours_,) = driven["multi, one down, theirs"], driven["multi, one down, ours"]
+    assert theirs["reward/down"] == 0.0
+    assert ours_["component/down"] is None
+    assert ours_["score"] == pytest.approx(theirs["score"] * 3.25 / 2.75)
+    (zero,) = driven["multi, zero, ours"]
+    assert zero["score"] == pytest.approx(theirs["score"])
+
+
+def test_a_required_entry_that_fails_stops_both(driven):
+    for whose in ("theirs", "ours"):
+        (text,) = driven[f"multi, required down, {whose}"]
+        assert "the judge is down" in text
+
+
+def test_ours_as_an_entry_of_their_panel(driven):
+    (found,) = driven["as an entry of theirs"]
+    assert found["reward/ours"] == driven["upstream's number"]
+    assert found["score"] == 2.0 * driven["upstream's number"]
+    (stopped,) = driven["as their required entry"]
+    assert "faulty_picture: raised (scorer)" in stopped
+    # Their manager makes 0 of every exception of an optional entry: the page says so.
+    (silent,) = driven["as their optional entry"]
+    assert silent["reward/ours"] == 0.0
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_its_manager_gets_no_silent_number(driven, fault):
+    whole, found, other = driven[f"{fault} raises"]
+    assert whole["score"] == other["score"] == 1.0
+    assert found.startswith("ScoringFailed")
+    rows = driven[f"{fault} neutral"]
+    assert [row["score"] for row in rows] == [1.0, NEUTRAL, 1.0]
+    assert [row["guerdon_assigned"] for row in rows] == [0.0, 1.0, 0.0]
+    if fault == "abstention":
+        assert rows[1]["guerdon_outcome"] == "abstention"
+    else:
+        kind, blame = cases.FAULTS[fault]
+        assert f"faulty_picture: {kind} ({blame})" in found
+        assert rows[1]["guerdon_failure"].startswith(f"{kind} ({blame})")

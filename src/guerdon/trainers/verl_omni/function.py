@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Hashable, Mapping
 from typing import Any, TypeAlias, cast
@@ -21,7 +22,7 @@ from guerdon.trainers.scalar import (
     settings_of,
     text_of,
 )
-from guerdon.trainers.verl_omni.multi import multi_reward
+from guerdon.trainers.verl_omni.multi import multi_reward, plain_mapping
 from guerdon.trainers.verl_omni.solution import media_of
 
 Row: TypeAlias = dict[str, float | str | None]
@@ -125,7 +126,9 @@ class ComputeScore(ScalarFunction[Settings]):
             ASSIGNED: float(settled.assigned),
         }
         for name in self.components:
-            row[f"{COMPONENT}{name}"] = found.get(name)
+            value = found.get(name)
+            # VeRL-Omni takes means over columns, which None would end.
+            row[f"{COMPONENT}{name}"] = math.nan if value is None else value
         return row
 
 
@@ -195,7 +198,7 @@ async def compute_score(
     Returns:
         `score`; `guerdon_outcome`: "score", "abstention" or "failure"; `guerdon_failure`: kind,
         blame and message, or ""; `guerdon_assigned`: 1.0 where the score was assigned and not
-        measured, else 0.0; and `component/NAME` for each component, None where it has no score.
+        measured, else 0.0; and `component/NAME` for each component, NaN where it has no score.
         The keys are the same for every row.
 
     Raises:
@@ -237,9 +240,14 @@ def _function(
                 reward: Any = multi_reward(panel)
             else:
                 reward = registry.reference_for(data_source) if auto else named
-            made = ComputeScore(reward, settings_of(Settings, given, "compute_score"))
+            settings = {name: _plain(value) for name, value in given.items()}
+            made = ComputeScore(reward, settings_of(Settings, settings, "compute_score"))
             known = _functions[key] = (made, (named, panel, dict(given)))
         return known[0]
+
+
+def _plain(value: Any) -> Any:
+    return plain_mapping(cast("Any", value)) if isinstance(value, Mapping) else value
 
 
 def _stand_in(value: Any) -> Hashable:

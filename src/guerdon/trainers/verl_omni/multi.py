@@ -14,7 +14,12 @@ from guerdon.trainers.own.verl_omni import VerlOmniFunction
 
 Optional: TypeAlias = Literal["renormalise", "abstain", "zero"]
 
-RESERVED = ("path", "name", "reward", "weight", "required", "missing")
+RESERVED = ("path", "name", "reward", "weight", "required", "missing", "independent")
+"""Fields that are no option. All entries run at once, so `independent` changes nothing."""
+
+UPSTREAMS = ("model", "deployment", "use_rollout_sampling_params")
+"""Fields that bind an entry to a model which VeRL-Omni's own manager runs."""
+
 SCHEME = "pkg://"
 
 FAILED_OPTIONAL: Mapping[str, Missing] = {
@@ -35,9 +40,10 @@ def multi_reward(
     score flagged (`renormalise`), or makes the sample abstain (`abstain`).
 
     Args:
-        reward_functions: by key: `path` (a file, or `pkg://module`) and `name` of a function with
-            VeRL-Omni's signature, or `reward`: any reward of Guerdon; `weight` (1.0), `required`
-            (false), `missing` (of this entry), and options of the function or the reward.
+        reward_functions: a mapping, or OmegaConf's; by key: `path` (a file, or `pkg://module`) and
+            `name` of a function with VeRL-Omni's signature, or `reward`: any reward of Guerdon;
+            `weight` (1.0), `required` (false), `missing` (of this entry), and options of the
+            function or the reward.
         missing: of optional entries: `renormalise`, `abstain`, or `zero`, upstream's 0.0, with
             which a crash is the best score of a reward that is always negative.
 
@@ -49,11 +55,12 @@ def multi_reward(
         >>> [(name, child.name) for name, child in panel.children.items()]
         [('small', 'jpeg_compressibility')]
     """
-    if not reward_functions:
+    entries = plain_mapping(reward_functions)
+    if not entries:
         raise ConfigError("reward_functions has no entry")
     children: dict[str, Child] = {}
     weights = 0.0
-    for key, entry in reward_functions.items():
+    for key, entry in entries.items():
         child = _child(str(key), entry, missing)
         children[str(key)] = child
         weights += float(cast("float", child.weight))
@@ -62,12 +69,37 @@ def multi_reward(
     return WeightedSum(children, name="multi_visual")
 
 
+def plain_mapping(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A mapping whose values are plain data, where it is OmegaConf's.
+
+    Raises:
+        ConfigError: a value is missing, or an interpolation cannot be resolved.
+    """
+    if type(given).__module__.partition(".")[0] != "omegaconf":
+        return given
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        found = OmegaConf.to_container(cast("Any", given), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).partition("\n")[0]) from None
+    return cast("Mapping[str, Any]", found)
+
+
 def _child(key: str, entry: Any, missing: str) -> Child:
     where = f"reward_functions.{key}"
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} is a {type(entry).__name__}, not a mapping")
     given = {str(name): value for name, value in cast("Mapping[Any, Any]", entry).items()}
-    options = {name: value for name, value in given.items() if name not in RESERVED}
+    for name in UPSTREAMS:
+        if given.get(name):
+            raise ConfigError(
+                f"{where}.{name} is for VeRL-Omni's own manager, which runs the model: name a "
+                "Guerdon reward here, or leave this entry to that manager"
+            )
+    left_out = (*RESERVED, *UPSTREAMS)
+    options = {name: value for name, value in given.items() if name not in left_out}
     weight = given.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise ConfigError(f"{where}.weight is a number, got {weight!r}")

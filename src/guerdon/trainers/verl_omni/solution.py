@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from guerdon.judges.compat.verl_omni import media_in
 from guerdon.media import image, video
-from guerdon.media.arrays import CHANNEL_COUNTS
+from guerdon.media.arrays import CHANNEL_COUNTS, numpy_of
 from guerdon.sample import Media
 
 CONTRACT = {3: "CHW", 4: "TCHW"}
@@ -37,17 +38,26 @@ def media_of(solution_image: Any, layout: str | None = None) -> Media:
         'TCHW'
     """
     if isinstance(solution_image, list | tuple):
-        return video(solution_image, layout=layout)
+        frames = cast("Sequence[Any]", solution_image)
+        return video([_array(frame) for frame in frames], layout=layout)
     shape: tuple[int, ...] = tuple(getattr(solution_image, "shape", ()))
-    is_tensor = hasattr(solution_image, "detach")
     if (
         layout is None
-        and is_tensor
+        and _is_tensor(solution_image)
         and len(shape) in CONTRACT
         and shape[len(shape) - 3] in CHANNEL_COUNTS
     ):
         layout = CONTRACT[len(shape)]
-    return media_in(solution_image, {"layout": layout})
+    return media_in(_array(solution_image), {"layout": layout})
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach")
+
+
+def _array(value: Any) -> Any:
+    """A tensor as an array, which can go to a worker process; anything else as it is."""
+    return numpy_of(value) if _is_tensor(value) else value
 
 
 def pil_image_to_base64(picture: Any) -> str:
