@@ -55,7 +55,7 @@ def run(python: str, prompts: int) -> dict[str, Any]:
     """One round, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [python, str(DRIVER), folder, str(prompts)],
+            [Path(python).absolute(), DRIVER, folder, str(prompts)],
             check=True,
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -49,7 +49,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             url = f"http://127.0.0.1:{server.server.port}"
             subprocess.run(
-                [python, str(DRIVER), folder, url, str(samples), str(rounds), str(batches)],
+                [
+                    Path(python).absolute(),
+                    DRIVER,
+                    folder,
+                    url,
+                    *map(str, (samples, rounds, batches)),
+                ],
                 check=True,
                 cwd=folder,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -61,7 +61,7 @@ def _run(python, folder, script, *arguments):
     }
     script = TRAINERS / "drivers" / script
     done = subprocess.run(
-        [python, str(script), str(folder), *arguments],
+        [Path(python).absolute(), script, folder, *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -60,7 +60,7 @@ def _trajectory(row):
         "response_len": len(ids),
     }
     return SimpleNamespace(
-        batch={"responses": np.array([[*ids, 0, 0, 0]]), "prompts": np.zeros((1, 4))},
+        batch={"responses": np.array([[*ids, 0, 0, 0]]), "prompts": np.zeros((1, 4), int)},
         non_tensor_batch={key: _column(value) for key, value in columns.items()},
     )
 
