@@ -195,19 +195,19 @@ PROBLEM = """
 (define (problem put) (:domain alfred)
 (:objects
   agent1 - agent
-  Mug_1 - object
+  Mug_bar_1 - object
   MugType - otype
-  Desk_1 Shelf_1 - receptacle
+  Desk_bar_1 Shelf_bar_1 - receptacle
   DeskType ShelfType - rtype
   loc1 loc2 loc3 - location
 )
 (:init
   (atLocation agent1 loc1)
-  (receptacleType Desk_1 DeskType) (receptacleType Shelf_1 ShelfType)
-  (objectType Mug_1 MugType)
+  (receptacleType Desk_bar_1 DeskType) (receptacleType Shelf_bar_1 ShelfType)
+  (objectType Mug_bar_1 MugType)
   (canContain DeskType MugType) (canContain ShelfType MugType)
-  (receptacleAtLocation Desk_1 loc2) (receptacleAtLocation Shelf_1 loc3)
-  (objectAtLocation Mug_1 loc2) (inReceptacle Mug_1 Desk_1)
+  (receptacleAtLocation Desk_bar_1 loc2) (receptacleAtLocation Shelf_bar_1 loc3)
+  (pickupable Mug_bar_1) (objectAtLocation Mug_bar_1 loc2) (inReceptacle Mug_bar_1 Desk_bar_1)
 )
 (:goal (and (exists (?r - receptacle) (exists (?o - object)
   (and (inReceptacle ?o ?r) (objectType ?o MugType) (receptacleType ?r ShelfType))))))

@@ -19,8 +19,6 @@ NAMES: Mapping[str, str] = {
 }
 """Languages that are offered here, by SandboxFusion's names."""
 
-DEFAULT_MIB = 1024
-
 BINARY = "program"
 """What a compiled program is called where it runs."""
 
@@ -32,7 +30,7 @@ class Machine:
         sandbox: where.
         packages: folders from which Python programs may import.
         max_seconds: longest time of one phase that may be asked for.
-        max_memory_mib: most memory that may be asked for.
+        max_memory_mib: most memory that may be asked for; a program that asks for none has it.
         output_mib: most output of a phase.
     """
 
@@ -73,8 +71,11 @@ class Machine:
             made = language.compile[language.compile.index("-o") + 1]
             done = self._run(Command(argv=argv, files=files, keep=(made,)), limits)
             compiled = _phase(done)
-            if not compiled.ok or made not in done.files:
+            if not compiled.ok:
                 return Run(compiled=compiled)
+            if made not in done.files:
+                absent = Phase(end="finished", exit_code=127, stderr="the compiler made no program")
+                return Run(compiled=compiled, ran=absent)
             files = {**files, BINARY: done.files[made]}
         command = Command(
             argv=self._argv(language),
@@ -91,7 +92,7 @@ class Machine:
         longest = max(program.compile_seconds, program.run_seconds)
         if longest > self._max_seconds:
             raise BadInput(f"{longest:g} s were asked for, the most is {self._max_seconds:g}")
-        if (program.memory_mib or 0) > self._max_memory_mib:
+        if program.memory_mib is not None and program.memory_mib > self._max_memory_mib:
             raise BadInput(
                 f"{program.memory_mib} MiB were asked for, the most is {self._max_memory_mib}"
             )
@@ -114,7 +115,7 @@ class Machine:
         return {"PYTHONSAFEPATH": "", "PYTHONPATH": ":".join(self._packages)}
 
     def _limits(self, program: Program, seconds: float, language: Language) -> Limits:
-        memory = min(program.memory_mib or DEFAULT_MIB, self._max_memory_mib)
+        memory = self._max_memory_mib if program.memory_mib is None else program.memory_mib
         return Limits(
             wall_seconds=seconds,
             memory_bytes=(memory + language.tool_mib) * MIB,
