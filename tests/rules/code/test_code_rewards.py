@@ -126,20 +126,208 @@ def test_arguments_changed_in_place() -> None:
     assert python(code, truth, in_place=True)["score"] == 1.0
 
 
-def test_tests_that_do_not_run_are_bad_input() -> None:
-    code = "def f(x): return x"
-    for truth, message in (
-        ({"test": "import no_such_package\nassert f(1) == 1"}, "no_such_package"),
-        ({"test": "def check(candidate):\n    import no_such\n    assert candidate(1)",
-          "entry_point": "f"}, "no_such"),
-        ({"test": "assert f(lambda x: x) == 1"}, "function"),
-        ({"test": "def g(): pass\nLIMIT = g.x\nassert f(1) == LIMIT"}, None),
-    ):  # fmt: skip
-        if message is None:
-            assert python(code, truth)["score"] == 0.0
-        else:
-            with pytest.raises(BadInput, match=message):
-                python(code, truth)
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ("import no_such_package\nassert f(1) == 1", "no_such_package"),
+        ("def check(candidate):\n    import no_such\n    assert candidate(1)", "no_such"),
+        ("assert f(1) == 1\nfrom math import no_such", "no_such"),
+        ("LIMIT = undefined.x\nassert f(1) == LIMIT", None),
+        ("def g(): pass\nLIMIT = g.x\nassert f(1) == LIMIT", "has no attribute 'x'"),
+        ("x = 1\nassert x == 2\nassert f(1) == 1", "AssertionError"),
+        ("def g(): pass\nassert f(1) == 1\nassert g.x", None),
+        ("assert eval(f('2')) == 2", "uses eval"),
+        ("assert list(map(eval, f('2'))) == 2", "uses eval"),
+        ("import pickle\nassert pickle.loads(f('2')) == 2", "pickle.loads"),
+        ("from subprocess import run\nassert run(f('2'))", "subprocess.run"),
+        ("import importlib\nassert importlib.import_module(f('2'))", "import_module"),
+        ("from unittest.mock import patch\nwith patch('os.getpid'):\n    assert f(1)", "patch"),
+        ("def test_f(capsys):\n    assert f(1) == 1", "capsys"),
+        ("def test_f(number):\n    assert f(number) == 1", "without pytest"),
+        ("import sys\nsys.stdout = None\nassert f(1) == 1", "sys.stdout"),
+    ],
+)
+def test_tests_that_do_not_run_are_bad_input(test: str, message: str | None) -> None:
+    """Only what no program could change is the data's fault."""
+    code, truth = "def f(x): return x", {"test": test, "entry_point": "f"}
+    if message is None:
+        assert python(code, truth)["score"] == 0.0
+    else:
+        with pytest.raises(BadInput, match=message):
+            python(code, truth)
+
+
+FAULTS = {
+    "a slice": "assert f(3)[:2] == [1]",
+    "a view": "assert g(f(3).items()) == 1",
+    "keys": "assert g(f(3).keys() - {1}) == 1",
+    "an iterator": "assert g(iter(f(3))) == 1",
+    "a method": "assert g(f(3).append) == 1",
+    "a type": "assert g(type(f(3))) == 1",
+    "a key function": "assert f(3).sort(key=lambda item: item) == 1",
+    "a module": "import math\nassert f(3).use(math) == 1",
+    "an exception": "try:\n    f(3)\n    raise ValueError\nexcept Exception as error:\n"
+    "    assert g(error) == 1",
+    "a context": "with f(3) as it:\n    assert g(it) == 1",
+    "a file": "import io\nassert g(io.StringIO(str(f(3)))) == 1",
+    "a frame": "import sys\nassert f(3) == g(sys._getframe())",
+}
+RETURNED = (
+    "object()", "lambda *a: a", "{'a': 1}", "[1, [2]]", "'math'", "iter([1])", "__import__('os')",
+    "__import__('sys')._getframe()", "1 / 0", "slice(1)", "range(10 ** 9)", "[object()]", "type",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("test", FAULTS.values(), ids=FAULTS.keys())
+def test_nothing_that_a_program_returns_is_the_fault_of_the_data(test: str) -> None:
+    for value in RETURNED:
+        code = f"def f(x): return {value}\ndef g(x): return 0"
+        assert python(code, {"test": test})["score"] == 0.0, value
+
+
+@pytest.mark.parametrize(
+    ("code", "test"),
+    [
+        ("def f(x): return list(range(x))", "assert f(9)[1:6:2] == [1, 3, 5]"),
+        ("class f:\n    def __init__(self, x): self.x = 'abc'\n"
+         "    def __getitem__(self, key): return self.x[key]", "assert f(3)[:2] == 'ab'"),
+        ("def f(x): return {x: 1}\ndef g(v): return sorted(v)",
+         "assert g(f(3).items()) == [(3, 1)]\nassert g(f(2).keys()) == [2]"),
+        ("import datetime\ndef f(x): return datetime.date.fromisoformat(x)",
+         "from datetime import date, timedelta\n"
+         "assert f('2020-02-29') == date(2020, 2, 29)\nassert f('2020-02-29') + "
+         "timedelta(1) == date(2020, 3, 1)"),
+        ("from datetime import *\ndef f(x): return x + timedelta(hours=2)",
+         "from datetime import datetime, timezone\n"
+         "assert f(datetime(2020, 1, 1, 23, tzinfo=timezone.utc)).day == 2"),
+        ("from decimal import Decimal\ndef f(x): return Decimal(x) / 2",
+         "from decimal import Decimal\nassert f('1') == Decimal('0.5')"),
+        ("from collections import *\ndef f(x): return deque(x, 3)",
+         "from collections import deque\nassert f([1, 2, 3, 4]) == deque([2, 3, 4])"),
+        ("from collections import *\ndef f(x): return Counter(x)",
+         "from collections import Counter\nassert f('aab') == Counter(a=2, b=1)"),
+        ("from collections import *\nP = namedtuple('P', 'x y')\ndef f(x): return P(x, 2)",
+         "assert f(1) == (1, 2)\nassert f(1).y == 2 and f(3)[0] == 3"),
+        ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n    def "
+         "twice(self): return 2 * self.x\ndef f(x): return P(x)",
+         "assert f(1).x == 1\nassert f(2).twice() == 4\nassert isinstance(f(1), P)"),
+        ("from enum import Enum\nclass C(Enum):\n    A = 1\n    B = 2\ndef f(x): return C(x)",
+         "assert f(1) == C.A and f(2) is not C.A and f(2).value == 2 and f(1) in {C.A}"),
+        ("def f(x):\n    yield from range(x)", "assert list(f(3)) == [0, 1, 2]\nassert 2 in f(4)"),
+        ("import contextlib\n@contextlib.contextmanager\ndef f(x):\n    yield [x]",
+         "with f(3) as x:\n    assert x == [3]"),
+        ("def f(g, x): return g(g(x))",
+         "assert f(lambda x: x + [1], []) == [1, 1]\nassert f(str.upper, 'a') == 'A'\n"
+         "import operator\nassert f(operator.neg, 3) == 3\nseen = []\nf(seen.append, 1)\n"
+         "assert seen == [1, None]"),
+        ("def f(kind, x): return isinstance(x, kind)", "assert f(int, 3) and not f(str, 3)"),
+        ("def f(n): return (x * x for x in n)", "assert sum(f(iter([1, 2]))) == 5"),
+        ("def f(x): raise ValueError('no', x)",
+         "try:\n    f(3)\n    assert False\nexcept ValueError as error:\n"
+         "    assert error.args == ('no', 3)"),
+        ("class E(KeyError):\n    def __str__(self): return 'mine'\ndef f(x): raise E(x)",
+         "try:\n    f(3)\n    assert False\nexcept KeyError as error:\n"
+         "    assert 'mine' in str(error)"),
+        ("def f(x): raise ValueError('negative')",
+         "try:\n    f(3)\n    assert False\nexcept ValueError as error:\n"
+         "    assert str(error) == 'negative'"),
+        ("def f(a, *, b=2, **k): return [a, b, k]", "assert f(1, c=3) == [1, 2, {'c': 3}]"),
+        ("def f(x): return 1", "from unittest.mock import Mock\nm = Mock()\nassert f(m) == 1\n"
+         "m.assert_not_called()"),
+        ("def f(m): return m.get(3).value",
+         "from unittest.mock import Mock\nm = Mock()\nm.get.return_value.value = 5\n"
+         "assert f(m) == 5\nm.get.assert_called_once_with(3)"),
+    ],
+)  # fmt: skip
+def test_values_that_tests_use(code: str, test: str) -> None:
+    assert python(code, {"test": test})["score"] == 1.0
+    wrong = code + "\nf = lambda *a, **k: None"
+    assert python(wrong, {"test": test})["score"] == 0.0
+
+
+LINKED = """class ListNode:
+    def __init__(self, val=0, next=None):
+        self.val = val
+        self.next = next
+
+def list_node(values):
+    first = None
+    for value in reversed(values):
+        first = ListNode(value, first)
+    return first
+
+def is_same_list(a, b):
+    while a and b:
+        if a.val != b.val:
+            return False
+        a, b = a.next, b.next
+    return not a and not b
+"""
+
+
+def test_objects_of_the_tests() -> None:
+    """LeetCode's lists and trees: the prompt brings their classes."""
+    row = {
+        "prompt": LINKED,
+        "entry_point": "turn",
+        "test": "def check(candidate):\n"
+        "    assert is_same_list(candidate(list_node([1, 2, 3])), list_node([3, 2, 1]))\n"
+        "    assert candidate(None) is None\n"
+        "    x = list_node([1, 2])\n"
+        "    candidate(x)\n"
+        "    assert is_same_list(x, list_node([1, 2]))",
+    }
+    code = (
+        "class Solution:\n    def turn(self, node):\n        before = None\n"
+        "        while node:\n            node.next, before, node = before, node, node.next\n"
+        "        return before"
+    )
+    assert python(code, row)["score"] == 1.0
+    fresh = code.replace("before = None", "before, node = None, list_node([3, 2, 1]) and node")
+    assert python(fresh, row)["score"] == 1.0
+    assert python(code.replace("return before", "return node"), row)["score"] == 0.0
+    assert python(code, row, in_place=True)["score"] == 0.0
+
+
+def test_setup_with_classes_of_the_program() -> None:
+    """MBPP builds its trees of the program's own nodes."""
+    row = {
+        "test_setup_code": "root = Node(1)\nroot.left = Node(2)",
+        "test_list": ["assert height(root) == 2", "assert height(root.left) == 1"],
+    }
+    code = (
+        "class Node:\n    def __init__(self, x): self.x, self.left, self.right = x, None, None\n"
+        "def height(n): return 0 if n is None else 1 + max(height(n.left), height(n.right))"
+    )
+    assert python(code, row)["score"] == 1.0
+    assert python(code.replace("1 + max", "max"), row)["score"] == 0.0
+    assert python("def height(n): return 2", row)["score"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "from solution import f\n\ndef test_one():\n    assert f(1) == 1\n\n"
+        "def test_two():\n    assert f(2) == 4",
+        "from solution import f as square\nimport math\n\n"
+        "def test_one():\n    assert square(1) == 1\n"
+        "def test_two():\n    assert math.isclose(square(2), 4)",
+        "import unittest\n\nclass TestF(unittest.TestCase):\n"
+        "    def setUp(self):\n        self.x = 2\n"
+        "    def test_one(self):\n        self.assertEqual(f(1), 1)\n"
+        "    def test_two(self):\n        self.assertEqual(f(self.x), 4)\n\n"
+        "if __name__ == '__main__':\n    unittest.main()",
+        "class TestF:\n    def test_one(self):\n        assert f(1) == 1\n"
+        "    def test_two(self):\n        assert f(2) == 4",
+    ],
+    ids=["functions", "renamed", "unittest", "class"],
+)
+def test_forms_of_test_suites(test: str) -> None:
+    truth = {"test": test}
+    assert python("def f(x): return x * x", truth)["metrics"] == {"passed": 2, "cases": 2}
+    assert python("def f(x): return x", truth, credit="fraction")["score"] == 0.5
+    assert python("def f(x): return 0", truth)["score"] == 0.0
+    assert python("import os\nos._exit(0)", truth)["score"] == 0.0
 
 
 def test_completions_go_on_where_the_prompt_ends() -> None:

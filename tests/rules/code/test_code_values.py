@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import Counter, OrderedDict, namedtuple
+import sys
+from collections import Counter, OrderedDict, deque, namedtuple
+from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import time as day_time
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from guerdon.rules.code.inside.values import (
     MAX_DEPTH,
+    OWNED,
     Malformed,
+    Named,
     Unsendable,
     decode,
     encode,
@@ -80,7 +86,6 @@ class Sneaky(int):
 @pytest.mark.parametrize(
     ("value", "plain"),
     [
-        (Point(1, 2), (1, 2)),
         (Counter("aab"), {"a": 2, "b": 1}),
         (OrderedDict(a=1), {"a": 1}),
         (Sneaky(3), 3),
@@ -113,14 +118,73 @@ def test_objects_are_refused_or_numbered(value: Any) -> None:
         encode(value)
     kept: list[Any] = []
 
-    def remember(thing: Any) -> int:
+    def remember(thing: Any) -> tuple[bytes, int]:
         kept.append(thing)
-        return len(kept) - 1
+        return OWNED, len(kept) - 1
 
     data = encode(value, remember)
     with pytest.raises(Malformed):
         decode(data)
-    assert decode(data, kept.__getitem__) == value or isinstance(value, list)
+    assert decode(data, lambda tag, number: kept[number]) == value or isinstance(value, list)
+
+
+def test_named_tuples_keep_their_names() -> None:
+    arrived = decode(encode([Point(1, "a")]))[0]
+    assert arrived == (1, "a")
+    assert (arrived.x, arrived.y) == (1, "a")
+    assert decode(encode(arrived)).y == "a"
+    with pytest.raises(AttributeError):
+        arrived.z  # noqa: B018
+    with pytest.raises(AttributeError):
+        Named((1,)).x  # noqa: B018
+
+
+VIEWED = {1: "a", (2, 3): None}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        slice(1, None, -1),
+        date(2024, 2, 29),
+        datetime(2024, 2, 29, 1, 2, 3, 4),
+        datetime(2024, 2, 29, 1, tzinfo=timezone(timedelta(hours=-3, minutes=-30)), fold=1),
+        day_time(1, 2, 3, 4),
+        day_time(1, tzinfo=UTC),
+        timedelta(-1, 2, 3),
+        deque([1, [2]], 5),
+        deque(),
+        VIEWED.keys(),
+        VIEWED.items(),
+        {}.items(),
+    ],
+)
+def test_more_kinds_of_values(value: Any) -> None:
+    arrived = decode(encode([value]))[0]
+    assert arrived == value
+    assert type(arrived) is type(value)
+    assert getattr(arrived, "maxlen", None) == getattr(value, "maxlen", None)
+
+
+def test_values_of_a_dict() -> None:
+    assert list(decode(encode(VIEWED.values()))) == ["a", None]
+
+
+@pytest.mark.parametrize("kind", ["int8", "float32", "complex128", "bool", "U3"])
+@pytest.mark.parametrize("shape", [(4,), (2, 2), (1, 4, 1), (0, 3)])
+def test_arrays(kind: str, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = numpy.ones(shape, kind)
+    arrived = decode(encode(array))
+    assert arrived.dtype == array.dtype
+    assert arrived.shape == shape
+    assert arrived.tolist() == array.tolist()
+    data = encode(array)
+    monkeypatch.delitem(sys.modules, "numpy")
+    assert decode(data) == array.tolist()
+
+
+def test_arrays_of_objects_arrive_as_lists() -> None:
+    assert decode(encode(numpy.array([1, "a"], dtype=object))) == [1, "a"]
 
 
 def test_depth_and_size_have_a_limit() -> None:

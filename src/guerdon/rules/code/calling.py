@@ -114,12 +114,12 @@ class _Calls:
             # Answered before any of the program has run, so this answer can be believed.
             ready = self._ask("prepare", None)
             if ready[0] != "value":
-                raise BadInput(f"the prompt does not run: {_text(ready[-1])}")
+                raise BadInput(f"the prompt does not run: {_text(ready)}")
             self._clock.begin()
             reply = self._ask("load", [self._function])
             if reply[:2] != ("value", [self._function]):
                 missing = f"the program does not define {self._function}"
-                said = _text(reply[-1]) if reply[0] == "raised" else missing
+                said = _text(reply) if reply[0] == "raised" else missing
                 return self._failed("broken", said)
             self._clock.load()
             for call in self._calls:
@@ -144,7 +144,7 @@ class _Calls:
             with contextlib.suppress(TypeError, ValueError, ArithmeticError):
                 right = call.is_right(reply[1])
         if not right and not self._message:
-            why = "another value" if reply[0] == "value" else _text(reply[-1])
+            why = "another value" if reply[0] == "value" else _text(reply)
             self._message = f"case {len(self._passed)}: {why}"
         return right
 
@@ -165,7 +165,7 @@ class _Calls:
         if size > MAX_BYTES:
             raise Ended(f"the program sent {size} bytes")
         try:
-            reply = decode(self._receive(size), lambda _: OBJECT)
+            reply = decode(self._receive(size), _unknown)
         except Malformed as error:
             raise Ended(f"the program sent no answer: {error}") from None
         answer = cast("tuple[Any, ...]", reply)
@@ -224,8 +224,13 @@ class _Calls:
         return failed(len(self._calls), self._passed, status, message)
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "no text"
+def _unknown(tag: bytes, number: Any) -> Any:
+    return OBJECT
+
+
+def _text(reply: tuple[Any, ...]) -> str:
+    """What an exception said."""
+    return reply[2] if len(reply) > 2 and isinstance(reply[2], str) else "no text"
 
 
 OBJECT = object()

@@ -15,6 +15,15 @@ from typing import Any, cast
 import msgspec
 
 from guerdon.errors import BadInput
+from guerdon.rules.code.statements import (
+    imports_in,
+    is_case,
+    is_idle,
+    names_loaded,
+    outside_functions,
+    parsed,
+    parts_of,
+)
 
 ALIASES = {"np": "numpy", "pd": "pandas"}
 """Usual short names of packages."""
@@ -35,6 +44,8 @@ class FunctionTests(msgspec.Struct, frozen=True):
         alias: what the cases call it beside its name.
         preamble: source that runs before the program, in its process.
         modules: names that the cases use as modules without importing them.
+        imports: import statements of the cases, which must work.
+        wanted: names that the set-up may need of the program.
     """
 
     setup: tuple[str, ...]
@@ -43,6 +54,8 @@ class FunctionTests(msgspec.Struct, frozen=True):
     alias: str = ""
     preamble: str = ""
     modules: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()
 
     @property
     def cases(self) -> int:
@@ -84,32 +97,55 @@ def read_function_tests(
     """
     name = entry if isinstance(entry, str) else ""
     preamble = _preamble(prompt) if prompt else ""
-    first = tuple(source for source in (preamble, *setup) if source.strip())
     if isinstance(test_list, list | tuple) and test_list:
         steps = tuple(map(_listed_case, cast("Sequence[object]", test_list)))
-        return FunctionTests(first, steps, name, "", preamble, _modules(steps))
+        return _tests(preamble, setup, steps, name)
     if not isinstance(test, str) or not test.strip():
         raise BadInput("the row has no tests: it needs 'test', 'test_list' or a ground truth")
-    tree = _parsed(test, "the tests are")
+    tree = parsed(test, "the tests are")
     check = _check_function(tree)
     if check is None:
-        inner, alias, rest = tree.body, "", []
-    else:
-        if not name:
-            raise BadInput("the tests define check(candidate), and the row names no entry_point")
-        inner, alias = _body(check)
-        rest = [s for s in tree.body if s is not check and not _calls_check(s)]
-        if not any(map(_is_case, inner)):
-            rest, inner = [*rest, check], ast.parse(f"{CHECK}({name})").body
-            return FunctionTests(
-                (*first, _source(rest)), ((_source(inner), True),), name, "", preamble
-            )
-    setup_part, body = _split(inner) if check is None else (rest, inner)
-    steps = tuple((ast.unparse(s), _is_case(s)) for s in body if not _is_idle(s))
-    if not any(is_case for _, is_case in steps):
+        return _at_top_level(tree, preamble, setup, name)
+    if not name:
+        raise BadInput("the tests define check(candidate), and the row names no entry_point")
+    inner, alias = _body(check)
+    rest = [s for s in parts_of(tree.body).body if s is not check and not _calls_check(s)]
+    if not any(map(is_case, inner)):
+        called = ((f"{CHECK}({name})", True),)
+        return _tests(preamble, (*setup, _source([*rest, check])), called, name)
+    steps = tuple((ast.unparse(s), is_case(s)) for s in inner if not is_idle(s))
+    return _tests(preamble, (*setup, _source(rest)), steps, name, alias)
+
+
+def _at_top_level(
+    tree: ast.Module, preamble: str, setup: Sequence[str], name: str
+) -> FunctionTests:
+    """Tests that stand at the top level, or in functions and classes for tests."""
+    parts = parts_of(tree.body)
+    setup_part, body = _split(parts.body)
+    steps = [(ast.unparse(s), is_case(s)) for s in body if not is_idle(s)]
+    steps += [(step, True) for step in parts.steps]
+    if not any(case for _, case in steps):
         raise BadInput("the tests hold no assertion, so they check nothing")
-    first = (*first, _source(setup_part))
-    return FunctionTests(first, steps, name, alias, preamble, _modules(steps))
+    return _tests(preamble, (*setup, _source(setup_part)), tuple(steps), name, wanted=parts.wanted)
+
+
+def _tests(
+    preamble: str,
+    setup: Sequence[str],
+    steps: tuple[tuple[str, bool], ...],
+    name: str,
+    alias: str = "",
+    wanted: tuple[str, ...] = (),
+) -> FunctionTests:
+    own = [source for source in setup if source.strip()]
+    for source in own:
+        parsed(source, "the set-up is")
+    first = tuple(source for source in (preamble, *own) if source.strip())
+    sources = [source for source, _ in steps]
+    needed = tuple(sorted({*wanted, *names_loaded(own)}))
+    modules, imports = _modules(steps), imports_in(sources)
+    return FunctionTests(first, steps, name, alias, preamble, modules, imports, needed)
 
 
 def _modules(steps: Sequence[tuple[str, bool]]) -> tuple[str, ...]:
@@ -142,17 +178,10 @@ def _preamble(prompt: str) -> str:
 def _listed_case(item: object) -> tuple[str, bool]:
     if not isinstance(item, str):
         raise BadInput(f"the list of tests holds a {type(item).__name__}, not a text")
-    tree = _parsed(item, "a test is")
-    if not any(_is_case(statement) for statement in tree.body):
+    tree = parsed(item, "a test is")
+    if not any(map(is_case, tree.body)):
         raise BadInput(f"the test {item[:80]!r} holds no assertion")
     return item, True
-
-
-def _parsed(source: str, what: str) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise BadInput(f"{what} no Python: {error}") from None
 
 
 def _check_function(tree: ast.Module) -> ast.FunctionDef | None:
@@ -166,18 +195,10 @@ def _body(check: ast.FunctionDef) -> tuple[list[ast.stmt], str]:
     """The statements of check and the name of its parameter; nothing where they cannot be taken
     out of the function."""
     bound = (ast.Return, ast.Yield, ast.YieldFrom, ast.Nonlocal, ast.Global)
-    own = [node for statement in check.body for node in _outside_functions(statement)]
+    own = [node for statement in check.body for node in outside_functions(statement)]
     if len(check.args.args) != 1 or any(isinstance(node, bound) for node in own):
         return [], ""
     return check.body, check.args.args[0].arg
-
-
-def _outside_functions(node: ast.AST) -> list[ast.AST]:
-    found = [node]
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-        for child in ast.iter_child_nodes(node):
-            found += _outside_functions(child)
-    return found
 
 
 def _calls_check(statement: ast.stmt) -> bool:
@@ -192,27 +213,9 @@ def _calls_check(statement: ast.stmt) -> bool:
 def _split(body: list[ast.stmt]) -> tuple[list[ast.stmt], list[ast.stmt]]:
     """Imports and definitions at the start, and what follows."""
     for place, statement in enumerate(body):
-        if not isinstance(statement, DEFINITIONS) and not _is_idle(statement):
+        if not isinstance(statement, DEFINITIONS) and not is_idle(statement):
             return body[:place], body[place:]
     return body, []
-
-
-def _is_case(statement: ast.stmt) -> bool:
-    return any(
-        isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant)
-        for node in _outside_functions(statement)
-    )
-
-
-def _is_idle(statement: ast.stmt) -> bool:
-    """Whether a statement does nothing: a text, `pass`, `assert True`."""
-    if isinstance(statement, ast.Pass):
-        return True
-    if isinstance(statement, ast.Expr):
-        return isinstance(statement.value, ast.Constant)
-    if isinstance(statement, ast.Assert) and isinstance(statement.test, ast.Constant):
-        return bool(statement.test.value)
-    return False
 
 
 def _source(statements: Sequence[ast.stmt]) -> str:

@@ -23,8 +23,8 @@ from guerdon.rules.code.inside.values import encode
 from guerdon.rules.code.verdict import Verdict, failed
 
 INSIDE = "guerdon.rules.code.inside"
-ANSWERING = (f"{INSIDE}.values", f"{INSIDE}.answering")
-TESTING = (f"{INSIDE}.values", f"{INSIDE}.testing")
+ANSWERING = (f"{INSIDE}.values", f"{INSIDE}.peer", f"{INSIDE}.answering")
+TESTING = (f"{INSIDE}.values", f"{INSIDE}.peer", f"{INSIDE}.testing")
 
 SLICE_SECONDS = 0.05
 """How often the limits of the program are looked at while the tests are waited for."""
@@ -120,6 +120,9 @@ def run_function_tests(
         "steps": list(tests.steps),
         "entry": tests.entry,
         "alias": tests.alias,
+        "imports": list(tests.imports),
+        "wanted": list(tests.wanted),
+        "prompt": bool(tests.preamble),
         "modules": {name: ALIASES.get(name, name) for name in tests.modules},
         "stop": stop,
         "in_place": in_place,

@@ -6,11 +6,12 @@ process, it can do no more than answer calls wrongly.
 
 from __future__ import annotations
 
-import builtins
+import importlib
 import operator
 import sys
 
-from guerdon.rules.code.inside.values import Unsendable, decode, encode, job, receive, send
+from guerdon.rules.code.inside.peer import Gone, Peer, is_class_of, raised
+from guerdon.rules.code.inside.values import KNOWN, OWNED, encode, job, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing `typing` would take longer than starting Python
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # importing `typing` would take longer than starting Python
 MODULE = "solution"
 
 
-class Answers:
+class Answers(Peer):
     """The program's names and objects, and what is asked of them.
 
     Args:
@@ -29,9 +30,9 @@ class Answers:
     """
 
     def __init__(self, work: dict[str, Any]) -> None:
+        super().__init__(work["channel"], OWNED)
         self._work = work
         self._module: Any = type(sys)(MODULE)
-        self._objects: list[Any] = []
 
     def prepare(self) -> None:
         """Run what is not the program's: a fault in it is one of the data."""
@@ -52,34 +53,45 @@ class Answers:
         space = self._module.__dict__
         return name in space or hasattr(space.get("Solution"), name)
 
-    def remember(self, thing: Any) -> int:
-        """A number for an object that cannot travel."""
-        self._objects.append(thing)
-        return len(self._objects) - 1
-
-    def find(self, number: int) -> Any:
-        """The object of a number."""
-        return self._objects[number]
+    def resolve(self, tag: bytes, number: Any) -> Any:
+        """An object of this side, a stand-in, or what the tests named."""
+        if tag != KNOWN:
+            return super().resolve(tag, number)
+        module, _, name = number.partition(":")
+        found = importlib.import_module(module)
+        return operator.attrgetter(name)(found) if name else found
 
     def named(self, name: str) -> Any:
         """A global of the program, or a method of its class Solution."""
         space: dict[str, Any] = self._module.__dict__
         return space[name] if name in space else getattr(space["Solution"](), name)
 
-    def answer(self, request: Any) -> Any:
-        """Do what is asked."""
+    def answer(self, request: Any) -> bytes:
+        """Do what is asked; an exception is an answer, too."""
+        try:
+            return encode(("value", self._do(request)), self.remember)
+        except Gone:
+            raise
+        except BaseException as error:
+            return raised(error)
+
+    def _do(self, request: Any) -> Any:
         what, target = request[0], request[1]
         if what == "prepare":
             return self.prepare()
         if what == "load":
             return self.load(target)
-        thing = self.named(target) if isinstance(target, str) else target
+        thing: Any = self.named(target) if isinstance(target, str) and what in NAMED else target
         if what == "call":
             value = thing(*request[2], **request[3])
             return (value, request[2]) if request[4] else value
         if what == "get" and isinstance(thing, type(sys)):
-            raise Unsendable("a module is no part of a solution")
+            raise TypeError("a module is no part of a solution")
         return OPERATIONS[what](thing, *request[2:])
+
+
+NAMED = ("call", "get")
+"""What may be asked about a name."""
 
 
 def _itself(thing: Any) -> Any:
@@ -94,43 +106,24 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "next": next,
     "length": len,
     "item": operator.getitem,
+    "set item": operator.setitem,
+    "contains": operator.contains,
+    "is class of": is_class_of,
     "text": str,
+    "form": repr,
 }
-
-
-def exception_name(error: BaseException) -> str:
-    """The nearest built-in class of an exception: the other side knows no other."""
-    for kind in type(error).__mro__:
-        if kind.__module__ == "builtins" and getattr(builtins, kind.__name__, None) is kind:
-            return kind.__name__
-    return "Exception"
 
 
 def main() -> None:
     """Answer until nobody asks."""
     work = job()
-    channel = work["channel"]
     answers = Answers(work)
     while True:
         try:
-            request = decode(receive(channel), answers.find)
+            request = answers.next()
         except EOFError:
             return
-        try:
-            reply = encode(("value", answers.answer(request)), answers.remember)
-        except Unsendable as error:
-            reply = encode(("raised", "TypeError", str(error)))
-        except BaseException as error:
-            reply = encode(("raised", exception_name(error), said(error)))
-        send(channel, reply)
-
-
-def said(error: BaseException) -> str:
-    """The class and the message of an exception, whatever its `__str__` does."""
-    try:
-        return f"{type(error).__name__}: {error}"[:500]
-    except BaseException:
-        return type(error).__name__
+        send(work["channel"], answers.answer(request))
 
 
 if __name__ == "__main__":

@@ -7,47 +7,44 @@ returns comes back as plain values, so every comparison happens here, on objects
 from __future__ import annotations
 
 import builtins
+import copy
 import importlib
+import operator
 import sys
 
+from guerdon.rules.code.inside.peer import Peer, ProgramError, Remote, is_class_of, raised, said
 from guerdon.rules.code.inside.values import (
+    KNOWN,
+    LENT,
     Malformed,
-    Oversized,
     Unsendable,
-    decode,
     encode,
     job,
     own_output,
-    receive,
     send,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing `typing` would take longer than starting Python
+    from collections.abc import Callable
     from types import CodeType
     from typing import Any
 
-NEVER_RAISED = (StopIteration, StopAsyncIteration, GeneratorExit)
-"""Inside `all(map(...))` such an exception would end the tests early and quietly."""
-
+TESTS = "tests"
+"""The module that the tests believe to be."""
 
 CONTAINERS = (list, tuple, dict, set, bytearray)
 
 
-class Gone(BaseException):
-    """The program's process ended, or sent what is no value."""
+HIDDEN = ("_", "f_", "gi_", "cr_", "ag_", "tb_", "co_")
+"""Beginnings of attributes that lead from an object of the tests into their interpreter."""
+
+COMMON = frozenset(sys.stdlib_module_names)
+"""Modules that both sides have."""
 
 
-class Refused(BaseException):
-    """The tests pass something that cannot leave this process; a fault of the data."""
-
-
-class ProgramError(Exception):
-    """The program raised something that has no built-in class here."""
-
-
-class Channel:
-    """Asks the program's process.
+class Channel(Peer):
+    """Asks the program's process, and lets it use the objects that the tests gave it.
 
     Args:
         descriptor: the socket to it.
@@ -55,35 +52,22 @@ class Channel:
     """
 
     def __init__(self, descriptor: int, in_place: bool) -> None:
-        self._descriptor = descriptor
+        super().__init__(descriptor, LENT)
         self._in_place = in_place
-        self.gone = ""
+        self._copies: dict[int, Any] | None = None
+        self.asked = 0
 
     def ask(self, *request: Any) -> Any:
-        """What the program answers; an exception of it is raised here."""
-        if self.gone:
-            raise Gone(self.gone)
+        """As `Peer.ask`; what is too large is, here, what the program made so."""
+        self._copies = None if self._in_place else {}
+        self.asked += 1
         try:
-            message = encode(request, _number)
-        except Oversized as error:
-            raise ProgramError(str(error)) from None
+            return super().ask(*request)
         except Unsendable as error:
-            raise Refused(str(error)) from None
-        try:
-            send(self._descriptor, message)
-            reply = decode(receive(self._descriptor), self._remote)
-            kind, value = reply[0], reply[1]
-        except (OSError, EOFError, Malformed, TypeError, IndexError, KeyError) as error:
-            self.gone = (
-                "the program ended" if isinstance(error, (OSError, EOFError)) else str(error)
-            )
-            raise Gone(self.gone) from None
-        if kind == "value":
-            return value
-        raise _exception(value, reply[2] if len(reply) > 2 else "")
+            raise ProgramError(str(error)) from None
 
     def call(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Call a function or object of the program."""
+        """As `Peer.call`; arguments that the program changed change here, too, where asked for."""
         answer = self.ask("call", target, args, kwargs, self._in_place)
         if not self._in_place:
             return answer
@@ -92,82 +76,85 @@ class Channel:
             update(old, new)
         return value
 
-    def _remote(self, number: int) -> Remote:
-        return Remote(self, number)
+    def remember(self, thing: Any) -> tuple[bytes, Any]:
+        """A name for what the program can import, else a number; objects of a call as copies."""
+        name = _known(thing)
+        if name:
+            return KNOWN, name
+        if self._copies is not None and _is_of_tests(thing):
+            # A program must not change what the tests compare with later.
+            thing = copy.deepcopy(thing, self._copies)
+        return super().remember(thing)
 
+    def resolve(self, tag: bytes, number: Any) -> Any:
+        """As `Peer.resolve`; a program cannot name anything."""
+        if tag == KNOWN:
+            raise Malformed("the program named a module")
+        return super().resolve(tag, number)
 
-def _number(thing: Any) -> int:
-    if isinstance(thing, Remote):
-        number: int = object.__getattribute__(thing, "_number")
-        return number
-    raise Unsendable(f"a value of the type {type(thing).__name__} cannot go to the program")
-
-
-def _exception(name: Any, message: Any) -> Exception:
-    kind = getattr(builtins, name, None) if isinstance(name, str) else None
-    if not isinstance(kind, type) or not issubclass(kind, Exception):
-        return ProgramError(message)
-    if issubclass(kind, NEVER_RAISED):
-        return RuntimeError(message)
-    try:
-        return kind(message)
-    except TypeError:  # UnicodeDecodeError and the like want more arguments
-        return ProgramError(message)
-
-
-class Remote:
-    """Stands for a function or an object in the program's process.
-
-    Two of them are equal only if they are one: what the program says about equality never counts.
-    """
-
-    def __init__(self, channel: Channel, number: int) -> None:
-        object.__setattr__(self, "_channel", channel)
-        object.__setattr__(self, "_number", number)
-
-    def _ask(self, what: str, *rest: Any) -> Any:
-        return object.__getattribute__(self, "_channel").ask(what, self, *rest)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it."""
-        return object.__getattribute__(self, "_channel").call(self, args, kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Remote._ask(self, "attribute", name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        Remote._ask(self, "set", name, value)
-
-    def __iter__(self) -> Any:
-        return Remote._ask(self, "iterate")
-
-    def __next__(self) -> Any:
+    def answer(self, request: Any) -> bytes:
+        """Let the program use an object that it was given, as far as that cannot lead further."""
         try:
-            return Remote._ask(self, "next")
-        except RuntimeError as error:
-            if str(error).partition(":")[0] == "StopIteration":
-                raise StopIteration from None
-            raise
-
-    def __len__(self) -> int:
-        return _checked(Remote._ask(self, "length"), int)
-
-    def __getitem__(self, key: Any) -> Any:
-        return Remote._ask(self, "item", key)
-
-    def __str__(self) -> str:
-        return _checked(Remote._ask(self, "text"), str)
-
-    def __bool__(self) -> bool:
-        return True
+            what, thing, *rest = request
+            if not self.owns(thing):
+                raise TypeError("no object of the tests")
+            value = PERMITTED[what](thing, *rest)
+            self._copies = None
+            return encode(("value", value), self.remember)
+        except BaseException as error:
+            return raised(error)
 
 
-def _checked(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"the program gave a {type(value).__name__}")
-    return value
+def _is_of_tests(thing: Any) -> bool:
+    return type(thing).__module__ == TESTS
+
+
+def _known(thing: Any) -> str:
+    """What the program can import itself: a module, or a function or class of a common one."""
+    if isinstance(thing, type(sys)):
+        return thing.__name__ + ":"
+    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    if type(module) is not str or type(name) is not str or isinstance(thing, Remote):
+        return ""
+    if module not in COMMON or isinstance(getattr(thing, "__self__", None), CONTAINERS):
+        return ""
+    try:
+        found = operator.attrgetter(name)(importlib.import_module(module))
+    except (ImportError, AttributeError):
+        return ""
+    return f"{module}:{name}" if found is thing else ""
+
+
+def _call(thing: Any, args: Any, kwargs: Any, _: Any = None) -> Any:
+    return thing(*args, **kwargs)
+
+
+def _attribute(thing: Any, name: Any) -> Any:
+    if type(name) is not str or name.startswith(HIDDEN) or isinstance(thing, (type, type(_call))):
+        raise AttributeError(name)
+    return getattr(thing, name)
+
+
+def _set(thing: Any, name: Any, value: Any) -> None:
+    if type(name) is not str or name.startswith("_") or not _is_of_tests(thing):
+        raise AttributeError(name)
+    setattr(thing, name, value)
+
+
+PERMITTED: dict[str, Callable[..., Any]] = {
+    "call": _call,
+    "attribute": _attribute,
+    "set": _set,
+    "iterate": iter,
+    "next": next,
+    "length": len,
+    "item": operator.getitem,
+    "contains": operator.contains,
+    "is class of": is_class_of,
+    "text": str,
+    "form": repr,
+}
+"""What a program may do with an object that the tests gave it."""
 
 
 def update(old: Any, new: Any) -> None:
@@ -201,9 +188,11 @@ class Tests:
     """The cases of one program.
 
     Args:
-        work: `setup` are sources to run first; `steps` are pairs of a source and whether it is a
-            case; `entry` is the function under test and `alias` what the tests call it; `stop` ends
-            the tests at the first failure.
+        work: `setup` are sources to run first, the first of them the prompt if `prompt`; `imports`
+            are statements that must succeed; `modules` are names of modules that the tests take for
+            granted; `steps` are pairs of a source and whether it is a case; `wanted` are names that
+            the set-up may need of the program; `entry` is the function under test and `alias` what
+            the tests call it; `stop` ends the tests at the first failure.
         reports: descriptor that the verdicts go to.
     """
 
@@ -211,7 +200,8 @@ class Tests:
         self._work = work
         self._reports = reports
         self._channel = Channel(work["channel"], work["in_place"])
-        self._space: dict[str, Any] = {"__name__": "tests"}
+        self._space: dict[str, Any] = {"__name__": TESTS}
+        self._of_program: set[str] = set()
 
     def run(self) -> None:
         """Run everything and report."""
@@ -219,10 +209,18 @@ class Tests:
         if steps is None or not self._load(steps):
             return
         case = 0
+        alone = self._of_program.isdisjoint(self._work["wanted"])
+        asked = self._channel.asked
         for code, is_case in steps:
             if is_case:
                 self._report("begin", case)
-            message = self._step(code)
+            message, error = self._step(code)
+            # As long as the program had no part in it, a failure is the data's.
+            alone = alone and self._of_program.isdisjoint(names_in(code))
+            alone = alone and self._channel.asked == asked
+            if message and alone and not isinstance(error, NameError):
+                self._report("unusable", message)
+                return
             if is_case:
                 self._report("failed" if message else "passed", case, message)
                 case += 1
@@ -235,25 +233,45 @@ class Tests:
         send(self._reports, encode(parts))
 
     def _prepare(self) -> Any:
-        """Compile the steps and run the set-up; None after a report where that fails."""
+        """Compile the steps and run the set-up; None after a report where that fails.
+
+        No program is there yet, so what fails here is the data's fault.
+        """
         sys.path.extend(self._work["packages"])
+        module = type(sys)(TESTS)
+        module.__dict__.update(self._space)
+        self._space = module.__dict__
+        sys.modules[TESTS] = module
         try:
-            for source in self._work["setup"]:
-                exec(compile(source, "<setup>", "exec", dont_inherit=True), self._space)
+            late = self._set_up()
+            for source in self._work["imports"]:
+                exec(compile(source, "<imports>", "exec", dont_inherit=True), {})
             for name, module in self._work["modules"].items():
                 if name not in self._space:
                     self._space[name] = importlib.import_module(module)
             return [
                 (compile(source, "<tests>", "exec", dont_inherit=True), is_case)
-                for source, is_case in self._work["steps"]
+                for source, is_case in (*late, *self._work["steps"])
             ]
         except BaseException as error:
             self._report("unusable", said(error))
             return None
 
+    def _set_up(self) -> list[tuple[str, bool]]:
+        """Run the set-up; returns, as steps, what has to wait for names of the program."""
+        sources = self._work["setup"]
+        for place, source in enumerate(sources):
+            try:
+                exec(compile(source, "<setup>", "exec", dont_inherit=True), self._space)
+            except NameError:
+                if self._work["prompt"] and place == 0:
+                    raise
+                return [(late, False) for late in sources[place:]]
+        return []
+
     def _load(self, steps: Any) -> bool:
         """Load the program and give the tests the names that they need of it."""
-        wanted: set[str] = set()
+        wanted: set[str] = set(self._work["wanted"])
         for code, _ in steps:
             wanted |= names_in(code)
         entry, alias = self._work["entry"], self._work["alias"]
@@ -270,6 +288,7 @@ class Tests:
         except BaseException as error:
             self._report("broken", said(error))
             return False
+        self._of_program = {*has, entry, alias}
         if entry and entry not in has:
             self._report("broken", f"the program does not define {entry}")
             return False
@@ -284,28 +303,13 @@ class Tests:
         self._report("loaded")
         return True
 
-    def _step(self, code: CodeType) -> str:
+    def _step(self, code: CodeType) -> tuple[str, BaseException | None]:
         """Run one step; returns what went wrong, or nothing."""
         try:
             exec(code, self._space)
-        except Refused as error:
-            self._report("unusable", str(error))
-            return str(error)
-        except ImportError as error:
-            if error.name is not None:  # of the tests: one of the program carries a message only
-                self._report("unusable", said(error))
-            return said(error)
         except BaseException as error:
-            return said(error)
-        return self._channel.gone  # a test may have swallowed what told it
-
-
-def said(error: BaseException) -> str:
-    """The class and the message of an exception, never empty."""
-    try:
-        return f"{type(error).__name__}: {error}"[:500]
-    except BaseException:
-        return type(error).__name__
+            return said(error), error
+        return self._channel.gone, None  # a test may have swallowed what told it
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # importing `typing` would take longer than starting Python
     from collections.abc import Callable
     from typing import Any, TypeAlias
 
-    Remember: TypeAlias = Callable[[Any], int] | None
-    Resolve: TypeAlias = Callable[[int], Any] | None
+    Remember: TypeAlias = Callable[[Any], tuple[bytes, Any]] | None
+    Resolve: TypeAlias = Callable[[bytes, Any], Any] | None
 
 MAX_DEPTH = 150
 """Deeper values are refused, on both sides."""
@@ -27,6 +27,16 @@ FEW_KEYS = 256
 
 MAX_BYTES = 16 << 20
 """Longest message."""
+
+OWNED, LENT, KNOWN = b"o", b"x", b"g"
+"""Before the number of an object of the program, one of the tests, and before the name of what both
+sides can import."""
+
+_EMPTY: dict[Any, Any] = {}
+VIEWS: tuple[Any, ...] = (type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items()))
+
+ARRAYS = frozenset("biufcUS")
+"""Kinds of NumPy's arrays that travel as arrays: no objects, no records."""
 
 
 class Unsendable(ValueError):
@@ -41,16 +51,31 @@ class Malformed(ValueError):
     """Bytes that no sender of ours wrote."""
 
 
+class Named(tuple[Any, ...] if TYPE_CHECKING else tuple):
+    """A named tuple that came from the other process."""
+
+    _fields: tuple[str, ...] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """The item of that name."""
+        if name in self._fields:
+            return self[self._fields.index(name)]
+        raise AttributeError(name)
+
+
 def encode(value: Any, remember: Remember = None) -> bytes:
     """A value as bytes.
 
-    None, bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict,
-    range, Decimal and Fraction travel as they are, also inside each other; instances of their
-    subclasses as the base type. Scalars and arrays of NumPy travel as numbers and lists.
+    None, bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict with
+    its views, range, slice, deque, Decimal, Fraction, date, datetime, time and timedelta travel as
+    they are, also inside each other; instances of their subclasses as the base type, named tuples
+    as `Named`. Scalars of NumPy travel as numbers, arrays as arrays to where NumPy is imported and
+    as lists elsewhere.
 
     Args:
         value: what to send.
-        remember: gives a number to an object that is no plain value; without, it is refused.
+        remember: says whose an object is that is no plain value, and gives it a number; without, it
+            is refused.
 
     Raises:
         Unsendable: naming the type.
@@ -105,6 +130,8 @@ def _encode_items(value: Any, out: bytearray, remember: Remember, depth: int) ->
     for kind, tag in kinds:
         if isinstance(value, kind):
             items: list[Any] = [*kind.__iter__(value)]
+            if kind is tuple and type(value) is not tuple:
+                tag = _name_fields(value, len(items), out, remember, depth) or tag
             out += tag + len(items).to_bytes(4, "little")
             for item in items:
                 _encode(item, out, remember, depth + 1)
@@ -126,12 +153,71 @@ def _encode_rare(value: Any, out: bytearray, remember: Remember, depth: int) -> 
     elif type(value).__module__ == "fractions" and type(value).__name__ == "Fraction":
         out += b"F"
         _encode((value.numerator, value.denominator), out, remember, depth + 1)
+    elif isinstance(value, (slice, *VIEWS)):
+        _encode_view(value, out, remember, depth)
     elif type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
-        _encode(value.tolist(), out, remember, depth + 1)
-    elif remember is not None:
-        out += b"o" + remember(value).to_bytes(8, "little")
+        if hasattr(value, "dtype") and getattr(value, "shape", ()):
+            out += b"A"
+            parts = (str(value.dtype.str), tuple(value.shape), value.tolist())
+            _encode(parts, out, remember, depth + 1)
+        else:
+            _encode(value.tolist(), out, remember, depth + 1)
+    elif not _encode_dated(value, out, remember, depth):
+        if remember is None:
+            raise Unsendable(f"a value of the type {type(value).__name__} is no plain value")
+        tag, which = remember(value)
+        if tag == KNOWN:
+            _sized(out, tag, which.encode())
+        else:
+            out += tag + which.to_bytes(8, "little")
+
+
+def _name_fields(value: Any, size: int, out: bytearray, remember: Remember, depth: int) -> bytes:
+    """Write the names of a named tuple's items; nothing where it has none."""
+    names: Any = getattr(value, "_fields", None)
+    if not _is(names, tuple) or len(names) != size:
+        return b""
+    if not all(_is(name, str) for name in names):
+        return b""
+    out += b"N"
+    _encode(names, out, remember, depth + 1)
+    return b"u"
+
+
+def _encode_view(value: Any, out: bytearray, remember: Remember, depth: int) -> None:
+    if value.__class__ is slice:
+        out += b"L"
+        _encode((value.start, value.stop, value.step), out, remember, depth + 1)
     else:
-        raise Unsendable(f"a value of the type {type(value).__name__} is no plain value")
+        kind = [isinstance(value, view) for view in VIEWS].index(True)
+        out += b"V"
+        _encode((kind, [*value]), out, remember, depth + 1)
+
+
+def _encode_dated(value: Any, out: bytearray, remember: Remember, depth: int) -> bool:
+    """Write a date, a time or a deque, if it is one: their modules may not be imported."""
+    dates, queues = sys.modules.get("datetime"), sys.modules.get("collections")
+    if queues is not None and isinstance(value, queues.deque):
+        tag, parts = b"Q", ([*value], value.maxlen)
+    elif dates is None:
+        return False
+    elif isinstance(value, dates.timedelta):
+        tag, parts = b"P", (value.days, value.seconds, value.microseconds)
+    elif isinstance(value, dates.datetime):
+        tag, parts = (
+            b"T",
+            (*value.timetuple()[:6], value.microsecond, value.utcoffset(), value.fold),
+        )
+    elif isinstance(value, dates.date):
+        tag, parts = b"E", (value.year, value.month, value.day)
+    elif isinstance(value, dates.time):
+        clock = (value.hour, value.minute, value.second, value.microsecond)
+        tag, parts = b"W", (*clock, value.utcoffset(), value.fold)
+    else:
+        return False
+    out += tag
+    _encode(parts, out, remember, depth + 1)
+    return True
 
 
 def decode(data: bytes, resolve: Resolve = None) -> Any:
@@ -175,10 +261,16 @@ def _decode(data: bytes, at: int, resolve: Resolve, depth: int) -> tuple[Any, in
         return struct.unpack_from("<d", data, at)[0], at + 8
     if tag == ord("c"):
         return complex(*struct.unpack_from("<dd", data, at)), at + 16
-    if tag == ord("o") and resolve is not None:
-        return resolve(_number(data, at, 8)), at + 8
-    if tag == ord("r") or tag == ord("F"):
-        return _decode_rare(tag, *_decode(data, at, resolve, depth + 1))
+    if (tag == ord("o") or tag == ord("x")) and resolve is not None:
+        return resolve(bytes((tag,)), _number(data, at, 8)), at + 8
+    if tag in _COMPOSED:
+        value, at = _decode(data, at, resolve, depth + 1)
+        if tag == ord("N"):
+            items, at = _decode(data, at, resolve, depth + 1)
+            return _named(value, items), at
+        if value.__class__ is not tuple:
+            raise Malformed("no parts")
+        return _COMPOSED[tag](*value), at
     size = _number(data, at, 4)
     at += 4
     if tag in _SEQUENCES:
@@ -201,6 +293,8 @@ def _decode(data: bytes, at: int, resolve: Resolve, depth: int) -> tuple[Any, in
         return dict(zip(keys, contents, strict=True)), at
     if at + size > len(data):
         raise Malformed("cut off")
+    if tag == ord("g") and resolve is not None:
+        return resolve(KNOWN, data[at : at + size].decode()), at + size
     return _decode_bytes(tag, data[at : at + size]), at + size
 
 
@@ -232,17 +326,111 @@ def _decode_bytes(tag: int, data: bytes) -> Any:
     raise Malformed("no such type")
 
 
-def _decode_rare(tag: int, value: Any, at: int) -> tuple[Any, int]:
-    if value.__class__ is not tuple:
-        raise Malformed("no integers")
-    parts: Any = value
+def _is(value: Any, kind: Any) -> bool:
+    return type(value) is kind
+
+
+def _integers(*parts: Any) -> tuple[int, ...]:
     if not all(type(part) is int for part in parts):
         raise Malformed("no integers")
-    if tag == ord("r"):
-        return range(*parts), at
+    return parts
+
+
+def _range(*parts: Any) -> range:
+    return range(*_integers(*parts))
+
+
+def _fraction(*parts: Any) -> Any:
     from fractions import Fraction
 
-    return Fraction(*parts), at
+    return Fraction(*_integers(*parts))
+
+
+def _view(kind: Any, items: Any) -> Any:
+    """A view of a dict; that of values has numbers as keys behind it."""
+    if not _is(kind, int) or not _is(items, list):
+        raise Malformed("no view")
+    if kind == 1:
+        numbered: Any = dict(zip(range(len(items)), items, strict=True))
+        return numbered.values()
+    if kind == 2:
+        keys: list[Any] = [key for key, _ in items]
+        _check_hashes(keys)
+        return dict(items).items()
+    _check_hashes(items)
+    return dict.fromkeys(items).keys()
+
+
+def _named(names: Any, items: Any) -> Named:
+    if not _is(names, tuple) or not _is(items, tuple) or len(names) != len(items):
+        raise Malformed("no named tuple")
+    if not all(_is(name, str) for name in names):
+        raise Malformed("no names")
+    made = Named(items)
+    made._fields = names  # pyright: ignore[reportPrivateUsage]
+    return made
+
+
+def _array(kind: Any, shape: Any, items: Any) -> Any:
+    """An array where NumPy is imported, else a list."""
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is None or not _is(kind, str) or kind[1:2] not in ARRAYS or not _is(items, list):
+        return items
+    return numpy.array(items, dtype=numpy.dtype(kind)).reshape(_integers(*shape))
+
+
+def _queue(items: Any, most: Any) -> Any:
+    from collections import deque
+
+    return deque(items, most)
+
+
+def _span(*parts: Any) -> Any:
+    from datetime import timedelta
+
+    return timedelta(*_integers(*parts))
+
+
+def _zone(offset: Any) -> Any:
+    from datetime import timezone
+
+    return None if offset is None else timezone(offset)
+
+
+def _moment(*parts: Any) -> Any:
+    from datetime import datetime
+
+    numbers: Any = _integers(*parts[:7])
+    return datetime(*numbers, tzinfo=_zone(parts[7]), fold=parts[8])
+
+
+def _day(*parts: Any) -> Any:
+    from datetime import date
+
+    return date(*_integers(*parts))
+
+
+def _clock(*parts: Any) -> Any:
+    from datetime import time
+
+    numbers: Any = _integers(*parts[:4])
+    return time(*numbers, tzinfo=_zone(parts[4]), fold=parts[5])
+
+
+_COMPOSED: dict[int, Any] = {
+    ord("r"): _range,
+    ord("F"): _fraction,
+    ord("L"): slice,
+    ord("V"): _view,
+    ord("N"): _named,
+    ord("A"): _array,
+    ord("Q"): _queue,
+    ord("P"): _span,
+    ord("T"): _moment,
+    ord("E"): _day,
+    ord("W"): _clock,
+}
+"""What is made of a tuple of parts, by tag."""
 
 
 def send(descriptor: int, data: bytes) -> None:

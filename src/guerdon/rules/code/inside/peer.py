@@ -1,0 +1,247 @@
+"""Two processes that use each other's objects: the tests and the program, each in its sandbox.
+
+Plain values travel; what is none stays where it is, and the other side holds a stand-in for it. A
+side that waits for an answer may be asked something itself before it comes.
+"""
+
+from __future__ import annotations
+
+import _thread
+import builtins
+
+from guerdon.rules.code.inside.values import LENT, OWNED, Malformed, decode, encode, receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing `typing` would take longer than starting Python
+    from typing import Any
+
+ANSWERS = ("value", "raised")
+
+NEVER_RAISED = (StopIteration, StopAsyncIteration, GeneratorExit)
+"""Inside `all(map(...))` such an exception would end the tests early and quietly."""
+
+
+class Gone(BaseException):
+    """The other process ended, or sent what is no value."""
+
+
+class ProgramError(Exception):
+    """The other side raised something that has no built-in class here."""
+
+
+class Stopped(RuntimeError):
+    """The other side raised one of `NEVER_RAISED`."""
+
+
+class Peer:
+    """One end of the line.
+
+    Args:
+        descriptor: the socket to the other process.
+        own: marks this side's objects.
+    """
+
+    def __init__(self, descriptor: int, own: bytes) -> None:
+        self._descriptor = descriptor
+        self._own = own
+        self._objects: list[Any] = []
+        self._numbers: dict[int, int] = {}
+        self._lock = _thread.RLock()
+        self.gone = ""
+
+    def ask(self, *request: Any) -> Any:
+        """What the other side answers; an exception of it is raised here.
+
+        Raises:
+            Unsendable: the request is too deep or too large.
+            Gone: there is no other side any more.
+        """
+        if self.gone:
+            raise Gone(self.gone)
+        message = encode(request, self.remember)
+        with self._lock:
+            kind, *rest = self._exchange(message)
+        if kind == "value":
+            return rest[0]
+        raise _exception(*rest[:3]) if len(rest) > 2 else ProgramError("no exception")
+
+    def _exchange(self, message: bytes) -> Any:
+        try:
+            send(self._descriptor, message)
+            while True:
+                reply = self.next()
+                if reply.__class__ is not tuple or len(reply) < 2:
+                    raise Malformed("no answer")
+                if reply[0] in ANSWERS:
+                    return reply
+                send(self._descriptor, self.answer(reply))
+        except (OSError, EOFError, Malformed, TypeError) as error:
+            ended = isinstance(error, (OSError, EOFError))
+            self.gone = "the program ended" if ended else str(error)
+            raise Gone(self.gone) from None
+
+    def next(self) -> Any:
+        """What comes next from the other side."""
+        return decode(receive(self._descriptor), self.resolve)
+
+    def answer(self, request: Any) -> bytes:
+        """Do what the other side asks; never raises."""
+        raise NotImplementedError
+
+    def call(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Call a function or an object of the other side."""
+        return self.ask("call", target, args, kwargs, False)
+
+    def remember(self, thing: Any) -> tuple[bytes, Any]:
+        """Whose an object is that cannot travel, and its number."""
+        if isinstance(thing, Remote):
+            number: int = object.__getattribute__(thing, "_number")
+            return (OWNED if self._own == LENT else LENT), number
+        number = self._numbers.setdefault(id(thing), len(self._objects))
+        if number == len(self._objects):
+            self._objects.append(thing)
+        return self._own, number
+
+    def resolve(self, tag: bytes, number: Any) -> Any:
+        """The object of a number, or a stand-in for one of the other side."""
+        if tag == self._own:
+            return self._objects[number]
+        return Remote(self, number)
+
+    def owns(self, thing: Any) -> bool:
+        """Whether the other side was given this object."""
+        return id(thing) in self._numbers
+
+
+class Remote:
+    """Stands for a function or an object in the other process.
+
+    Two of them are equal only if they are one: what the program says about equality never counts.
+    """
+
+    def __init__(self, peer: Peer, number: int) -> None:
+        object.__setattr__(self, "_peer", peer)
+        object.__setattr__(self, "_number", number)
+
+    def _ask(self, what: str, *rest: Any) -> Any:
+        return object.__getattribute__(self, "_peer").ask(what, self, *rest)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it."""
+        return object.__getattribute__(self, "_peer").call(self, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Remote._ask(self, "attribute", name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        Remote._ask(self, "set", name, value)
+
+    def __iter__(self) -> Any:
+        return Remote._ask(self, "iterate")
+
+    def __next__(self) -> Any:
+        try:
+            return Remote._ask(self, "next")
+        except Stopped:
+            raise StopIteration from None
+
+    def __len__(self) -> int:
+        return _checked(Remote._ask(self, "length"), int)
+
+    def __getitem__(self, key: Any) -> Any:
+        return Remote._ask(self, "item", key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        Remote._ask(self, "set item", key, value)
+
+    def __contains__(self, item: Any) -> bool:
+        return _checked(Remote._ask(self, "contains", item), bool)
+
+    def __enter__(self) -> Any:
+        """Enter it as a context."""
+        return Remote._ask(self, "attribute", "__enter__")()
+
+    def __exit__(self, *_: object) -> None:
+        Remote._ask(self, "attribute", "__exit__")(None, None, None)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Remote):
+            return False
+        mine, its = (object.__getattribute__(side, "_number") for side in (self, other))
+        return mine == its
+
+    def __hash__(self) -> int:
+        return hash(object.__getattribute__(self, "_number"))
+
+    def __str__(self) -> str:
+        return _checked(Remote._ask(self, "text"), str)
+
+    def __repr__(self) -> str:
+        return _checked(Remote._ask(self, "form"), str)
+
+    def __instancecheck__(self, thing: Any) -> bool:
+        return _checked(Remote._ask(self, "is class of", thing), bool)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+def is_class_of(kind: Any, thing: Any) -> bool:
+    """Whether an object is an instance of a class."""
+    return isinstance(thing, kind)
+
+
+def _checked(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"the program gave a {type(value).__name__}")
+    return value
+
+
+def _exception(name: Any, text: Any, args: Any) -> Exception:
+    """The exception that the other side raised, as one of a built-in class."""
+    kind = getattr(builtins, name, None) if isinstance(name, str) else None
+    if not isinstance(kind, type) or not issubclass(kind, Exception):
+        return ProgramError(text)
+    if issubclass(kind, NEVER_RAISED):
+        return Stopped(text)
+    try:
+        return kind(*args)
+    except TypeError:  # UnicodeDecodeError and the like want other arguments
+        return ProgramError(text)
+
+
+def raised(error: BaseException) -> bytes:
+    """An exception as an answer: the nearest built-in class, and what makes an equal one."""
+    name = "Exception"
+    args: tuple[Any, ...] = ()
+    for kind in type(error).__mro__:
+        if kind.__module__ == "builtins" and getattr(builtins, kind.__name__, None) is kind:
+            name = kind.__name__
+            try:
+                text = str(error)
+                args = tuple(error.args)
+                if text != str(kind(*args)):
+                    args = (text,)
+            except BaseException:
+                args = ()
+            break
+    try:
+        return encode(("raised", name, said(error), args))
+    except BaseException:
+        return encode(("raised", name, said(error), (said(error),)))
+
+
+def said(error: BaseException) -> str:
+    """The class and the message of an exception, whatever its `__str__` does; never empty."""
+    try:
+        return f"{type(error).__name__}: {error}"[:500]
+    except BaseException:
+        return str.__str__(type(error).__name__)[:500]
