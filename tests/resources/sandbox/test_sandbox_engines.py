@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import REQUIRED, working
 
 from guerdon.errors import Unavailable
 from guerdon.resources.sandbox import Command, Limits, Sandbox, Status, probe, tree
 from guerdon.resources.sandbox.bubblewrap import Bubblewrap
 from guerdon.resources.sandbox.landlock import Landlock
+from guerdon.resources.sandbox.probe import Leaky
 from guerdon.resources.sandbox.running import exit_code
 from guerdon.resources.sandbox.seccomp import ALLOW, KILL_PROCESS, NUMBERS, build_filter
 from guerdon.resources.sandbox.spawning import spawn
@@ -61,15 +63,41 @@ def test_without_bubblewrap_landlock_is_taken(
 
 @pytest.mark.usefixtures("forgetful")
 def test_an_engine_that_leaks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Leaky(Landlock):
+    class Open(Landlock):
         def __init__(self) -> None:
             super().__init__(confine=False)
             self.name = "leaky"
 
-    monkeypatch.setattr(probe, "Landlock", Leaky)
+    monkeypatch.setattr(probe, "Landlock", Open)
     monkeypatch.setattr(probe, "landlock_version", lambda: 7)
-    with pytest.raises(Unavailable, match="it reads a file of the host"):
+    with pytest.raises(Leaky, match="it reads a file of the host"):
         _ = Sandbox("landlock").engine
+
+
+def test_a_leaking_engine_fails_its_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(choice: str) -> None:
+        raise Leaky("it reads a file of the host", retryable=False)
+
+    monkeypatch.setattr("guerdon.resources.sandbox.sandbox.find", find)
+    with pytest.raises(pytest.fail.Exception, match="it reads a file of the host"):
+        working(Sandbox("landlock"), "landlock")
+
+
+def test_an_engine_that_is_not_installed_skips_its_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(choice: str) -> None:
+        raise Unavailable("the program bwrap is not installed", retryable=False)
+
+    monkeypatch.setattr("guerdon.resources.sandbox.sandbox.find", find)
+    monkeypatch.setenv(REQUIRED, "landlock")
+    with pytest.raises(pytest.skip.Exception, match="is not installed"):
+        working(Sandbox("bubblewrap"), "bubblewrap")
+    monkeypatch.setenv(REQUIRED, "landlock, bubblewrap")
+    for name in ("bubblewrap", "auto"):
+        with pytest.raises(pytest.fail.Exception, match="is not installed"):
+            working(Sandbox("bubblewrap"), name)
+    monkeypatch.setenv(REQUIRED, "bublewrap")
+    with pytest.raises(AssertionError, match="names no engine"):
+        working(Sandbox("bubblewrap"), "bubblewrap")
 
 
 def test_the_unsafe_engine_has_to_be_named() -> None:

@@ -42,6 +42,10 @@ class Found(msgspec.Struct, frozen=True):
     interpreter: Interpreter
 
 
+class Leaky(Unavailable):
+    """No engine of a choice works, and one starts programs but does not keep what it must."""
+
+
 _lock = threading.Lock()
 _found: dict[str, Found] = {}
 
@@ -51,6 +55,7 @@ def find(choice: EngineName) -> Found:
 
     Raises:
         ValueError: no such choice.
+        Leaky: none works, and one does not keep what it must.
         Unavailable: none works; says why each does not, and what to install.
     """
     if choice not in get_args(EngineName):
@@ -66,6 +71,7 @@ def find(choice: EngineName) -> Found:
 
 def _find(choice: EngineName) -> Found:
     reasons: list[str] = []
+    leaks = False
     if not sys.platform.startswith("linux"):
         raise Unavailable("the sandbox needs Linux", retryable=False)
     if choice == "unsafe-without-isolation":
@@ -77,11 +83,18 @@ def _find(choice: EngineName) -> Found:
             reasons.append(engine)
             continue
         for interpreter in interpreters():
-            problem = _try(engine, interpreter)
-            if not problem:
+            try:
+                seen = _try(engine, interpreter)
+            except Unavailable as error:
+                reasons.append(f"{engine.name} with {interpreter.path}: {error}")
+                continue
+            if not seen or engine.name.startswith("unsafe"):
                 return Found(engine, interpreter)
-            reasons.append(f"{engine.name} with {interpreter.path}: {problem}")
-    raise Unavailable(f"no sandbox works here ({'; '.join(reasons)}): {INSTALL}", retryable=False)
+            leaks = True
+            told = ", ".join(f"it {line}" for line in seen)
+            reasons.append(f"{engine.name} with {interpreter.path}: {told}")
+    kind = Leaky if leaks else Unavailable
+    raise kind(f"no sandbox works here ({'; '.join(reasons)}): {INSTALL}", retryable=False)
 
 
 def _engines(choice: EngineName) -> Iterator[Engine | str]:
@@ -108,8 +121,12 @@ def _bubblewraps() -> Iterator[Engine | str]:
         yield Bubblewrap(bwrap, prlimit, setpriv, proc=False)
 
 
-def _try(engine: Engine, interpreter: Interpreter) -> str:
-    """Why an engine does not work with an interpreter, or nothing where it does."""
+def _try(engine: Engine, interpreter: Interpreter) -> list[str]:
+    """What a program in an engine can do that it must not.
+
+    Raises:
+        Unavailable: it does not run there.
+    """
     with tempfile.TemporaryDirectory(prefix="guerdon-probe-") as folder:
         Path(folder).chmod(0o755)
         canary = Path(folder, "canary")
@@ -129,11 +146,10 @@ def _try(engine: Engine, interpreter: Interpreter) -> str:
             with spawn(engine, command, Limits(wall_seconds=PROBE_SECONDS)) as running:
                 result = running.finish()
         except OSError as error:
-            return str(error)
+            raise Unavailable(str(error)) from error
     if result.status is not Status.OK:
-        return result.detail or str(result.status)
+        raise Unavailable(result.detail or str(result.status))
     lines = result.text.split("\n")
     if "probed" not in lines:
-        return "the probe said nothing"
-    seen = [line for line in lines if line and line != "probed"]
-    return "" if engine.name.startswith("unsafe") else ", ".join(f"it {line}" for line in seen)
+        raise Unavailable("the probe said nothing")
+    return [line for line in lines if line and line != "probed"]

@@ -12,6 +12,8 @@ import sys
 
 def main() -> None:
     """Try everything, and say what worked."""
+    if sys.hexversion < 0x030A0000:
+        sys.exit("it is older than Python 3.10")
     import _socket
 
     canary, parent = sys.argv[1], int(sys.argv[2])
@@ -49,8 +51,6 @@ def main() -> None:
         sys.stdout.write(f"{name}\n")
     with open("own", "wb") as own:
         own.write(b"probed")
-    if sys.hexversion < 0x030A0000:
-        sys.stdout.write("is older than Python 3.10\n")
     if os.getuid() == 0:
         sys.stdout.write("runs as root\n")
     sys.stdout.write("probed\n")
