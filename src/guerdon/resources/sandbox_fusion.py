@@ -13,6 +13,7 @@ from typing import ClassVar
 import msgspec
 
 from guerdon.errors import BadInput, ConfigError, RewardFailure, Unavailable
+from guerdon.resources.endpoint import check_url
 from guerdon.resources.program import Program, Run
 from guerdon.resources.resource import Resource
 from guerdon.resources.sandbox_fusion_form import (
@@ -152,10 +153,8 @@ class SandboxFusionSpec(Spec[SandboxFusion], frozen=True, kw_only=True):
     grace_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        address = urllib.parse.urlsplit(self.url)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ConfigError(f"url is no http:// or https:// address: {self.url!r}")
-        if address.path.rstrip("/").endswith(PATH):
+        check_url(self.url)
+        if urllib.parse.urlsplit(self.url).path.rstrip("/").endswith(PATH):
             raise ConfigError(f"url goes without {PATH}, which is added: {self.url!r}")
         if self.attempts < 1 or not self.grace_seconds > 0:
             raise ConfigError("attempts and grace_seconds must be above 0")

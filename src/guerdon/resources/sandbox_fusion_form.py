@@ -1,14 +1,14 @@
 """SandboxFusion's published form of `POST /run_code`, read and written on both sides.
 
 Source: bytedance/SandboxFusion, `sandbox/server/sandbox_api.py` and `sandbox/runners/types.py`
-(2026-07): names of fields, their defaults, and how the status of a reply follows from its phases.
+(2026-07): names of fields, their defaults, and how the status of a reply follows from its phases;
+`sandbox/runners/base.py`: what a limit of -1 means.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +27,10 @@ LANGUAGES = (
 """All that the form knows; a server need not offer each."""
 
 SUCCESS, FAILED, BROKEN = "Success", "Failed", "SandboxError"
+NO_LIMIT = -1
+"""`memory_limit_MB` of a request that sets no limit of its own; the server's holds. It is the
+default. Upstream takes any number up to 0 so; others than this one are refused here."""
+
 ENDS: Mapping[str, End] = {
     "Finished": "finished",
     "TimeLimitExceeded": "too_slow",
@@ -42,7 +46,7 @@ class RunCodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     language: str
     compile_timeout: float = 10
     run_timeout: float = 10
-    memory_limit_MB: int | float = -1
+    memory_limit_MB: int | float = NO_LIMIT
     stdin: str | None = None
     files: dict[str, str | None] = {}
     fetch_files: list[str] = []
@@ -77,7 +81,7 @@ def request_of(program: Program) -> RunCodeRequest:
         language=program.language,
         compile_timeout=program.compile_seconds,
         run_timeout=program.run_seconds,
-        memory_limit_MB=-1 if program.memory_mib is None else program.memory_mib,
+        memory_limit_MB=NO_LIMIT if program.memory_mib is None else program.memory_mib,
         stdin=program.stdin or None,
         files={name: _encoded(data) for name, data in program.files.items()},
         fetch_files=list(program.fetch),
@@ -92,7 +96,6 @@ def program_of(request: RunCodeRequest) -> Program:
     """
     if request.args:
         raise BadInput("args are for pytest, which is not offered here")
-    memory = request.memory_limit_MB
     return Program(
         code=request.code,
         language=request.language,
@@ -103,21 +106,25 @@ def program_of(request: RunCodeRequest) -> Program:
         fetch=tuple(request.fetch_files),
         compile_seconds=request.compile_timeout,
         run_seconds=request.run_timeout,
-        memory_mib=math.ceil(memory) if memory > 0 else None,
+        memory_mib=_memory(request.memory_limit_MB),
     )
+
+
+def _memory(asked: float) -> int | None:
+    if asked == NO_LIMIT:
+        return None
+    if not asked >= 1 or asked != int(asked):
+        raise BadInput(
+            f"memory_limit_MB is a whole number above 0, or {NO_LIMIT} for no limit of the "
+            f"request's own, got {asked:g}"
+        )
+    return int(asked)
 
 
 def response_of(run: Run) -> RunCodeResponse:
     """The reply for a run."""
-    phases = [phase for phase in (run.compiled, run.ran) if phase is not None]
-    if run.message or any(phase.end == "broken" for phase in phases):
-        status = BROKEN
-    elif run.ok:
-        status = SUCCESS
-    else:
-        status = FAILED
     return RunCodeResponse(
-        status=status,
+        status=_status(run),
         message=run.message,
         compile_result=_result(run.compiled),
         run_result=_result(run.ran),
@@ -142,9 +149,35 @@ def run_of(response: RunCodeResponse) -> Run:
     )
     if not run.message and run.compiled is None and run.ran is None:
         raise BadInput("it tells neither of compiling nor of running")
-    if response.status == SUCCESS and not run.ok:
-        raise BadInput("it says Success of a program that did not end with exit code 0")
+    if _status(run) != BROKEN:
+        _check(run, response.status)
     return run
+
+
+def _status(run: Run) -> str:
+    """The status that follows from the phases."""
+    phases = _phases(run)
+    if run.message or any(phase.end == "broken" for phase in phases):
+        return BROKEN
+    return SUCCESS if all(phase.ok for phase in phases) else FAILED
+
+
+def _check(run: Run, status: str) -> None:
+    """Refuse a reply from which no result follows.
+
+    Raises:
+        BadInput: its phases contradict the status, or one another.
+    """
+    if _status(run) != status:
+        raise BadInput(f"it says {status}, and its phases say {_status(run)}")
+    if run.ran is None and run.compiled is not None and run.compiled.ok:
+        raise BadInput("it compiled a program and says nothing of running it")
+    if any(phase.end == "finished" and phase.exit_code is None for phase in _phases(run)):
+        raise BadInput("a phase that ended by itself has no exit code")
+
+
+def _phases(run: Run) -> list[Phase]:
+    return [phase for phase in (run.compiled, run.ran) if phase is not None]
 
 
 def _result(phase: Phase | None) -> CommandRunResult | None:

@@ -127,6 +127,25 @@ def test_other_languages(run_code: Any) -> None:
         ({"code": 5}, 422, "code"),
         ({"code": "1", "files": ["a"]}, 422, "files"),
         ({}, 422, "code"),
+        ({"code": "1", "memory_limit_MB": 0}, 422, "-1 for no limit of the request's own, got 0"),
+        ({"code": "1", "memory_limit_MB": -5}, 422, "got -5"),
+        ({"code": "1", "memory_limit_MB": 0.5}, 422, "got 0.5"),
+        ({"code": "1", "memory_limit_MB": 64.5}, 422, "whole number"),
+        ({"code": "1", "memory_limit_MB": 1e300}, 422, "the most is"),
+        ({"code": "1", "memory_limit_MB": "64"}, 422, "memory_limit_MB"),
+        ({"code": "1", "memory_limit_MB": None}, 422, "memory_limit_MB"),
+        ({"code": "1", "memory_limit_MB": True}, 422, "memory_limit_MB"),
+        ({"code": "1", "memory_limit_MB": 10**6}, 422, "the most is"),
+        ({"code": "1", "run_timeout": 1e6}, 422, "the most is"),
+        ({"code": "1", "run_timeout": -1}, 422, "above 0"),
+        ({"code": "1", "compile_timeout": 0}, 422, "above 0"),
+        ({"code": "1", "files": {"../x": ""}}, 422, "leaves its folder"),
+        ({"code": "1", "files": {"x": "*"}}, 422, "base64"),
+        ({"code": "1", "files": {f"f{i}": "" for i in range(300)}}, 422, "300 files"),
+        ({"code": "1", "fetch_files": ["/etc/passwd"]}, 422, "leaves its folder"),
+        ({"code": "1", "args": ["-x"]}, 422, "pytest"),
+        ({"code": "x", "language": "rust"}, 422, "'rust' are not run here, only in python"),
+        ({"code": "x", "language": None}, 422, "language"),
     ],
 )
 def test_requests_that_have_not_the_form(
@@ -135,25 +154,38 @@ def test_requests_that_have_not_the_form(
     assert told in str(run_code(expect, **fields)["detail"])
 
 
+@pytest.mark.parametrize("limit", [{}, {"memory_limit_MB": -1}, {"memory_limit_MB": -1.0}])
+def test_without_a_limit_of_its_own_a_program_has_the_most_that_may_be_used(
+    serve: Any, limit: dict[str, Any]
+) -> None:
+    server = serve(hosted(max_memory_mib=300, memory_mib=64), dialects=["sandbox_fusion"])
+
+    def ran(mib: int, **fields: Any) -> str:
+        body = {"code": f"x = bytearray({mib} << 20)", "language": "python", **fields}
+        return json.loads(server.post(json.dumps(body).encode(), path="/run_code").body)["status"]
+
+    assert ran(200, **limit) == "Success"
+    assert ran(400, **limit) == "Failed"
+    assert ran(200, memory_limit_MB=100) == "Failed"
+
+
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("path", "told"),
     [
-        ({"language": "rust", "code": "x"}, "rust"),
-        ({"code": "1", "files": {"../x": ""}}, "leaves its folder"),
-        ({"code": "1", "files": {"x": "*"}}, "base64"),
-        ({"code": "1", "files": {f"f{i}": "" for i in range(300)}}, "300 files"),
-        ({"code": "1", "run_timeout": 1e6}, "the most is"),
-        ({"code": "1", "run_timeout": -1}, "above 0"),
-        ({"code": "1", "memory_limit_MB": 10**6}, "the most is"),
-        ({"code": "1", "args": ["-x"]}, "pytest"),
-        ({"code": "1", "fetch_files": ["/etc/passwd"]}, "leaves its folder"),
+        ("/run_jupyter", "PythonSpec"),
+        ("/submit", "code_stdio"),
+        ("/get_prompts", "no data sets"),
+        ("/get_prompt_by_id", "no data sets"),
+        ("/get_metrics", "no data sets"),
+        ("/get_metrics_function", "no data sets"),
     ],
 )
-def test_requests_that_cannot_be_served(run_code: Any, fields: dict[str, Any], told: str) -> None:
-    reply = run_code(200, **fields)
-    assert reply["status"] == "SandboxError"
-    assert told in reply["message"]
-    assert reply["run_result"] is None
+def test_other_paths_say_what_to_use_instead(run_code: Any, path: str, told: str) -> None:
+    answer = run_code.server.post(b"{}", path=path)
+    assert answer.status == 501
+    detail = json.loads(answer.body)["detail"]
+    assert detail.startswith(f"{path} is not offered here: ")
+    assert told in detail
 
 
 def test_nothing_of_the_host_is_there(run_code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +362,15 @@ def test_a_program_that_fails_there_is_a_score(published: str, answer: Any, stat
         ((200, reply("SandboxError", message="no cgroup")), "no cgroup"),
         ((200, reply("Failed", phase("Error", None))), "failed: e"),
         ((200, {"status": "Success"}), "neither of compiling nor of running"),
-        ((200, reply("Success", phase(code=1))), "says Success"),
+        ((200, reply("Success", phase(code=1))), "says Success, and its phases say Failed"),
+        ((200, reply("Success", phase(), phase(code=1))), "says Success"),
+        ((200, reply("Success", phase("TimeLimitExceeded", None))), "says Success"),
+        ((200, reply("Failed", phase())), "says Failed, and its phases say Success"),
+        ((200, reply("Failed", None, phase())), "says Failed"),
+        ((200, reply("Success", None, phase())), "says nothing of running it"),
+        ((200, reply("Failed", phase(code=None))), "has no exit code"),
+        ((200, reply("Failed", None, phase("Error", None))), "failed: e"),
+        ((200, reply("Weird", phase())), "the status is 'Weird'"),
         ((200, reply("Success", {"status": "Odd"})), "Odd"),
         ((200, b"<html>"), "html"),
         ((500, {"detail": "x"}), "answers 500"),
@@ -366,6 +406,80 @@ def test_a_server_that_is_not_there() -> None:
 def test_a_url_that_is_none(url: str) -> None:
     with pytest.raises(ConfigError, match="url"):
         SandboxFusionSpec(url=url)
+
+
+# The published client.
+
+
+@pytest.fixture
+def fusion(run_code: Any) -> Any:
+    """The package `sandbox_fusion`, pointed at our server; it tries once."""
+    fusion = pytest.importorskip("sandbox_fusion")
+    url = f"http://127.0.0.1:{run_code.server.port}/"
+    fusion.ask = lambda **fields: fusion.run_code(
+        fusion.RunCodeRequest(**fields), endpoint=url, max_attempts=1
+    )
+    fusion.url = url
+    return fusion
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"code": "print(input())", "stdin": "hi"}, "ok"),
+        ({"code": "raise SystemExit(3)"}, "run failed"),
+        ({"code": "while True: pass", "run_timeout": 0.5}, "run timeout"),
+        ({"code": "int main() { return x; }", "language": "cpp"}, "compile failed"),
+    ],
+)
+def test_the_published_client_reads_every_end_of_a_program(
+    fusion: Any, fields: dict[str, Any], found: str
+) -> None:
+    names = fusion.SummaryMapping(
+        Success="ok", RunFailed="run failed", RunTimeout="run timeout",
+        CompileFailed="compile failed", CompileTimeout="compile timeout",
+    )  # fmt: skip
+    response = fusion.ask(**{"language": "python", **fields})
+    assert fusion.summary_run_code_result(response, names) == found
+
+
+async def test_its_async_form(fusion: Any) -> None:
+    request = fusion.RunCodeRequest(code="print(6 * 7)", language="python")
+    response = await fusion.run_code_async(request, endpoint=fusion.url, max_attempts=1)
+    assert response.run_result.stdout == "42\n"
+
+
+def test_the_published_client_raises_what_is_no_end_of_a_program(fusion: Any) -> None:
+    with pytest.raises(Exception, match=r"code 422: .*'rust' are not run here"):
+        fusion.ask(code="x", language="rust")
+    submission = fusion.SubmitRequest(
+        dataset="humaneval_python", id=0, completion="", config=fusion.TestConfig()
+    )
+    with pytest.raises(Exception, match=r"code 501: .*code_stdio"):
+        fusion.submit(submission, endpoint=fusion.url, max_attempts=1)
+    with pytest.raises(Exception, match=r"code 501: .*no data sets"):
+        fusion.get_prompts(
+            fusion.GetPromptsRequest(dataset="x", config=fusion.TestConfig()), endpoint=fusion.url
+        )
+    with pytest.raises(Exception, match=r"code 501: .*PythonSpec"):
+        fusion.run_jupyter(
+            fusion.RunJupyterRequest(cells=["1"]), endpoint=fusion.url, max_attempts=1
+        )
+
+
+@pytest.mark.parametrize(
+    ("retryable", "told"),
+    [(False, "Sandbox responded with error: .*"), (True, "code 504: .*SandboxError.*")],
+)
+def test_a_sandbox_that_fails_is_no_failed_program(
+    fusion: Any, run_code: Any, monkeypatch: pytest.MonkeyPatch, retryable: bool, told: str
+) -> None:
+    def fails(self: Any, program: Program) -> Any:
+        raise Unavailable("no namespaces here", retryable=retryable)
+
+    monkeypatch.setattr("guerdon.rules.agent.running.Machine.run", fails)
+    with pytest.raises(Exception, match=f"{told}no namespaces here"):
+        fusion.ask(code="1", language="python")
 
 
 # verl's own client.
