@@ -22,6 +22,7 @@ FENCES = ("prompt", "reference", "candidate", "criterion", "baseline")
 CODE_BYTES = 4
 BRACKET = "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}"
 SQUARE = "\N{LEFT SQUARE BRACKET WITH QUILL}"
+CLOSING = "\N{RIGHT SQUARE BRACKET WITH QUILL}"
 
 _INVISIBLE = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
 _TAGS = re.compile("[\U000e0000-\U000e007f]")
@@ -45,20 +46,37 @@ _CONTROL = (
     r"[|\uff5c][^|\uff5c<>\n]{1,48}[|\uff5c]\s?>"  # <|im_start|> and the like
     r"|\|[a-z_]{1,24}>|[a-z_]{1,24}\|>"  # <|turn> and <turn|> of Gemma 4
     r"|<SYS>>|</SYS>>"
-    r"|/?(?:s|bos|eos|pad|unk|sop|eop|seed:\w{1,24}|(?:bos|eos)_token|(?:special|reserved|extra_id)_\d{1,4})>"
-    r"|(?:start|end|beginning)_of_(?:turn|image|utterance|sentence)>"
+    r"|/?(?:s|bos|eos|pad|unk|sop|eop|eoh|eoa|cls|sep|mask(?::\d{1,4})?|seed:\w{1,24})>"
+    r"|(?:bos|eos|eop|pad|unk|cls|sep|mask)_token>"
+    r"|(?:special_|reserved_|extra_id_|unused|tokens_unused_)\d{1,4}>"
+    r"|(?:start|end|begin|beginning)_of_(?:turn|image|audio|video|utterance|sentence|text)>"
+    r"|fim_(?:prefix|middle|suffix|pad)>|/?minimax:tool_call>"
     # Where a picture stands: more of them than pictures, and the server refuses the request.
-    r"|(?:image|video|audio|image_soft_token|img_context)>"
+    r"|/?(?:img|image|video|audio|slice|image_id|ref|box|quad|point)>"
+    r"|(?:image_soft|audio_soft|fake)_token(?:_around_image)?>|global-img>|row_\d{1,2}_col_\d{1,2}>"
+    r"|im(?:age|g)?_(?:start|end|patch|newline|placeholder|context|pad)>|loc\d{4}>|seg\d{3}>"
 )
+"""Control tokens, behind their `<`, as the tokenizers of open models list them: ChatML, Llama,
+Gemma, Mistral, DeepSeek, GLM, Cohere, Seed, EXAONE, Nemotron, InternLM, MiniMax, Ernie, StarCoder,
+and of vision models Qwen-VL, InternVL, MiniCPM-V, LLaVA, Idefics, Janus and PaliGemma."""
 _ANGLES = re.compile(
     rf"{_OPEN}(?={_JUNK}(?:{_NAMES})(?![A-Za-z0-9_-]))|<(?=(?:{_CONTROL}))", re.IGNORECASE
 )
 _SQUARES = re.compile(
-    r"\[(?=/?(?:INST|SYSTEM_PROMPT|MODEL_SETTINGS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|gMASK"
-    r"|IMG(?:_BREAK|_END)?)\]"
-    r"|\|[a-z_]{1,24}\|\])",  # [|user|] of EXAONE
+    # Mistral's Tekken
+    r"\[(?=/?(?:INST|SYSTEM_PROMPT|MODEL_SETTINGS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS"
+    # In capitals: `[args]` and the like are words of honest text.
+    r"|(?-i:TOOL_CONTENT|THINK|ARGS|CALL_ID|PREFIX|MIDDLE|SUFFIX|IMG(?:_BREAK|_END)?|AUDIO|BEGIN_AUDIO"
+    r"|TRANSCRIBE|STREAMING_(?:PAD|WORD)"
+    r"|[gs]?MASK"  # GLM
+    r"|BOS|EOS|EOT|UNK|PAD|(?:start|end)_header_id"  # Kimi
+    r"|UNUSED_TOKEN_\d{1,4}))\]"  # InternLM 2
+    r"|\|[a-z_]{1,24}\|\]"  # [|user|] of EXAONE
+    r"|e~\[)",  # the end of a turn of MiniMax
     re.IGNORECASE,
 )
+_CLOSING = re.compile(r"\](?=~!?b[\[\]]|![pd]~\[|<\][\w ]{1,32}\[>\[)")
+"""Tokens of MiniMax that begin with a closing bracket: `]~b]` begins a turn."""
 
 
 class Safe(msgspec.Struct, frozen=True):
@@ -100,6 +118,9 @@ def neutralise(text: str) -> Safe:
         removed += count
     if "[" in text:
         text, count = _SQUARES.subn(SQUARE, text)
+        removed += count
+    if "]" in text:
+        text, count = _CLOSING.subn(CLOSING, text)
         removed += count
     return Safe(text, removed)
 

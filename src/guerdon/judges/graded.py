@@ -29,6 +29,8 @@ class Judged(BaseReward):
     """
 
     auto_register = False
+    # Of what a judge is shown: raised with every change of `guerdon.judges.fence`.
+    version = "2"
     work = "io"
     value_range = (0.0, 1.0)
     concurrency = CALLS
