@@ -191,7 +191,7 @@ def unencodable(response: str) -> Any:
 BEYOND: dict[str, Any] = {
     **{f"{sign}2**{bits}": sign * 2**bits for sign in (-1, 1) for bits in (63, 64, 65, 400)},
     "edges": [-(2**63), -(2**63) - 1, 2**64 - 1, 2**64],
-    "nested": {"deep": [{"n": 10**30}], 2**70: "key"},
+    "nested": {"deep": [{"n": 10**30}]},
     "broken": "\ud800 and \U0001f600",
     "plain": [1, 2.5, None, True, "text"],
 }

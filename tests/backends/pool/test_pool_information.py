@@ -33,6 +33,12 @@ def test_integers_beyond_64_bits_arrive_from_a_worker() -> None:
     assert outcome.info == poison.BEYOND
 
 
+def test_keys_arrive_as_text() -> None:
+    score = Score(value=1.0, info={"a\ud800": {2**70: 1, 7: 2}})
+    found: Any = frames._decode_result.decode(frames.encode_result(0, 0.0, score))[2]
+    assert found.info == {"a\\ud800": {str(2**70): 1, 7: 2}}
+
+
 @given(st.dictionaries(st.text(), plain, max_size=3))
 def test_information_both_ways(info: dict[str, Any]) -> None:
     written = frames.encode_result(0, 0.5, [Score(value=1.0, info=info), 0.25])

@@ -296,10 +296,7 @@ def _extended(value: Any, depth: int) -> Any:
         raise RecursionError
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
-        return {
-            _clean(k) if isinstance(k, str) else _extended(k, depth + 1): _extended(v, depth + 1)
-            for k, v in items
-        }
+        return {_key(key): _extended(item, depth + 1) for key, item in items}
     if isinstance(value, list | tuple | set | frozenset):
         return [_extended(item, depth + 1) for item in cast("Sequence[Any]", value)]
     if type(value) is int and not SMALLEST <= value <= LARGEST_INTEGER:
@@ -309,6 +306,14 @@ def _extended(value: Any, depth: int) -> Any:
         data = value.encode("utf-8", "surrogatepass")
         return msgspec.msgpack.Ext(TEXT, data) if _has_surrogates(value) else value
     return value
+
+
+def _key(key: Any) -> Any:
+    """A key of MessagePack, which takes no extension there: the digits of a large integer."""
+    if isinstance(key, str):
+        return _clean(key)
+    large = type(key) is int and not SMALLEST <= key <= LARGEST_INTEGER
+    return str(key) if large else key
 
 
 def _has_surrogates(text: str) -> bool:
