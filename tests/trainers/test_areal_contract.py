@@ -1,4 +1,5 @@
-"""AReaL's own wrapper and workflows call our functions (AReaL 1.0.4, in its own environment)."""
+"""AReaL's own wrapper, workflows and training loop with our functions (AReaL 1.0.4, in its own
+environment)."""
 
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def expected(name):
     return [cases.REWARDS[name](row) for row in cases.ROWS]
 
 
-@pytest.mark.parametrize("way", ["pool", "awaited"])
+@pytest.mark.parametrize("way", ["pool", "wrapped", "awaited"])
 @pytest.mark.parametrize("name", cases.REWARDS)
 def test_the_workflow_gets_the_value(seen, way, name):
     found = [row[0] for row in seen["values"][f"{way} {name}"]]
@@ -60,11 +61,23 @@ def test_functions_of_datasets_by_their_path(seen, dataset):
     [
         ("no answer", "ScoringFailed: 1 of 1 samples failed"),
         ("missing", "needs 'completion_ids'"),
-        ("async in the pool", "TypeError: cannot pickle 'coroutine' object"),
+        ("async in the pool", "TypeError: cannot pickle 'coroutine' object"),  # AReaL's own trap
     ],
 )
 def test_what_cannot_be_scored_raises_through_the_wrapper(seen, call, message):
     assert message in seen["calls"][call]
+
+
+def test_its_wrapper_awaits_our_functions_and_no_others(seen):
+    assert seen["calls"]["async in the wrapper"] == ["float", 1.0]
+    assert seen["calls"]["sync in the pool"] == ["float", 1.0]
+    _, process = seen["calls"]["someone else's"]
+    assert process != seen["process"]
+
+
+def test_a_workflow_of_several_turns(seen):
+    # Wrong in the first turn, right in the second, which is discounted.
+    assert seen["turns"] == {"rewards": [0.5], "turns": 2}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -87,20 +100,46 @@ def test_the_neutral_number_is_counted(seen, fault):
     assert statistics["rollout/guerdon_failed"] == pytest.approx(failed)
 
 
+@pytest.mark.parametrize("way", ["wrapped", "pool"])
 @pytest.mark.parametrize("fault", ["raised", "bad_input", "unavailable", "abstention"])
-def test_a_failure_raises_in_the_process_pool_too(seen, fault):
-    whole, found, other = seen["failing"][f"{fault} pool"]
+def test_a_failure_raises_through_the_wrapper_and_in_its_pool(seen, fault, way):
+    whole, found, other = seen["failing"][f"{fault} {way}"]
     assert whole == other == [1.0]
     assert found.startswith("ScoringFailed")
 
 
 def test_a_slow_reward_fails_before_areal_makes_it_zero(seen):
+    assert "timeout (infrastructure)" in seen["failing"]["slow pool"]
+
+
+def test_what_areal_makes_zero_fails_where_its_wrapper_awaits(seen):
+    assert seen["failing"]["slow trap"] == ["int", 0]  # AReaL alone, with the same patience
     assert "timeout (infrastructure)" in seen["failing"]["slow"]
 
 
-def test_rewards_inside_the_training_loop(seen):
-    # The length of each response, beside the workflow's own 0.5.
-    lengths = [[0.5 + len("4"), 0.5 + len("four")], [0.5 + len("a longer answer")]]
-    assert seen["loop"]["seen by the engine"] == [lengths]
-    assert seen["loop"]["after"] == lengths
+LENGTHS = [[0.5 + len("4"), 0.5 + len("four")], [0.5 + len("a longer answer")]]
+"""The length of each response, beside the workflow's own 0.5."""
+
+
+@pytest.mark.parametrize("rollout", ["offloads", "stays"])
+def test_every_engine_of_a_step_sees_the_scores(seen, rollout):
+    calls = [event for event in seen["loop"][rollout] if isinstance(event, list)]
+    assert calls == [["ref.compute_logp", LENGTHS], ["actor.compute_advantages", LENGTHS]]
     assert set(seen["loop"]["dtype"]) == {"torch.float32"}
+
+
+def test_the_model_has_the_device_when_no_engine_has(seen):
+    events = seen["loop"]["model"]
+    once = [event for at, event in enumerate(events) if event != events[at - 1]]
+    assert once[once.index("rollout.offload") :] == [
+        "rollout.offload",
+        "model.onload",
+        "model.offload",
+        "ref.onload",
+        "ref.compute_logp host",
+        "ref.offload",
+        "actor.onload",
+        "actor.compute_advantages host",
+        "end",
+    ]
+    assert len({value for group in seen["loop"]["model values"] for value in group}) == 3

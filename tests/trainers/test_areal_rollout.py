@@ -82,13 +82,14 @@ def test_the_neutral_number():
     ("change", "message"),
     [
         (lambda one: one.pop("loss_mask"), "has no 'loss_mask'"),
-        (lambda one: one["loss_mask"].zero_(), "row 0 of group 0 has no token of the policy"),
+        (lambda one: one.pop("rewards"), "has no 'rewards'"),
+        (lambda one: one["loss_mask"].zero_(), "row 0 of group 1 has no token of the policy"),
         (lambda one: one.update(rewards=torch.ones(3)), "rewards of shape"),
     ],
 )
 def test_tensors_that_do_not_fit(change, message):
-    batch = [group(("ab", "xyz"))]
-    change(batch[0])
+    batch = [group(("ab", "x")), group(("ab", "xyz"))]
+    change(batch[-1])
     with (
         RolloutScorer(size, tokenizer=Letters()) as scorer,
         pytest.raises(ConfigError, match=message),
@@ -96,37 +97,79 @@ def test_tensors_that_do_not_fit(change, message):
         scorer(batch)
 
 
-@pytest.mark.parametrize("role", ["critic", "ref", "teacher", "actor"])
-def test_the_first_engine_of_a_step_sees_the_scores(role):
-    seen = []
-    roles = ("critic", "ref", "teacher", "actor")
-    method = {"critic": "compute_values", "actor": "compute_advantages"}.get(role, "compute_logp")
+class Trainer:
+    """A `PPOTrainer` as far as `install` looks at it; AReaL's own is in the contract test."""
 
-    def call(batch):
-        seen.append(batch[0]["rewards"].tolist())
+    def __init__(self, *, offloads):
+        self._should_offload_rollout = offloads
+        self.offloaded = []
+        self.actor = SimpleNamespace(prepare_batch=self.prepare, get_version=lambda: 3)
 
-    later = roles[roles.index(role) :]
-    engines = {name: SimpleNamespace(**{method: call}) if name == role else None for name in later}
-    trainer = SimpleNamespace(**{name: engines.get(name) for name in roles})
+    def prepare(self, dataloader, *, group_size):
+        self.batch = [group(("ab", "xyz"))]
+        return self.batch
+
+    def _offload_rollout(self, is_eval=False):
+        self.offloaded.append(self.batch[0]["rewards"].tolist())
+
+
+@pytest.mark.parametrize(("offloads", "before"), [(True, [1.0]), (False, [23.0])])
+def test_a_step_is_scored_once_its_rollout_has_left_the_device(offloads, before):
+    trainer = Trainer(offloads=offloads)
     with RolloutScorer(size, tokenizer=Letters()) as scorer:
         scorer.install(trainer)
-        getattr(getattr(trainer, role), method)([group(("ab", "xyz"))])
-    assert seen == [[23.0]]
+        for _ in range(2):
+            batch = trainer.actor.prepare_batch(None, group_size=1)
+            if offloads:
+                trainer._offload_rollout()
+                trainer._offload_rollout(is_eval=True)
+            assert batch[0]["rewards"].tolist() == [23.0]
+    assert trainer.offloaded == ([[1.0], [23.0]] * 2 if offloads else [])
 
 
-@pytest.mark.parametrize(
-    ("trainer", "message"),
-    [
-        (SimpleNamespace(), "has no critic, ref, teacher or actor"),
-        (SimpleNamespace(ref=SimpleNamespace()), "has no compute_logp"),
-    ],
-)
-def test_something_else_than_the_trainer(trainer, message):
+def test_a_schedule_sees_the_version_of_the_policy():
+    @reward(name="at_step", auto_register=False)
+    def at_step(response: str, step: int) -> float:
+        """The step."""
+        return float(step)
+
+    trainer = Trainer(offloads=False)
+    with RolloutScorer(at_step, tokenizer=Letters()) as scorer:
+        scorer.install(trainer)
+        assert trainer.actor.prepare_batch(None, group_size=1)[0]["rewards"].tolist() == [3.0]
+
+
+@pytest.mark.parametrize("trainer", [SimpleNamespace(), SimpleNamespace(actor=SimpleNamespace())])
+def test_something_else_than_the_trainer(trainer):
     with (
         RolloutScorer(size, tokenizer=Letters()) as scorer,
-        pytest.raises(ConfigError, match=message),
+        pytest.raises(ConfigError, match="has not the rollout of a PPOTrainer"),
     ):
         scorer.install(trainer)
+
+
+class Handle:
+    """A tensor in another process, as a single controller of AReaL has them."""
+
+    fetched = 0
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    @staticmethod
+    def localize(groups):
+        Handle.fetched += 1
+        return [{key: value.tensor for key, value in one.items()} for one in groups]
+
+
+def test_tensors_in_other_processes_are_fetched_once():
+    tensors = [group(("ab", "xyz")), group(("abc", "wxyz"))]
+    batch = [{key: Handle(value) for key, value in one.items()} for one in tensors]
+    with RolloutScorer(size, tokenizer=Letters(), mode="add") as scorer:
+        scorer(batch)
+    assert [one["rewards"].tolist() for one in batch] == [[24.0], [35.0]]
+    assert Handle.fetched == 1
+    assert isinstance(batch[0]["input_ids"], Handle)
 
 
 def test_token_ids_go_to_the_model_as_they_are(tmp_path):

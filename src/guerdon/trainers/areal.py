@@ -5,17 +5,23 @@
     workflow="guerdon.trainers.areal.RLVRWorkflow"
     workflow_kwargs = {"reward_fn": "gsm8k", ...}
 
-The first line works in every workflow of AReaL, which runs the function in a pool of processes,
-counts its queue as computing time, and turns what is not done in time into the reward 0: keep such
-rewards quick. The second awaits the reward on the rollout's event loop, without that pool, so that
-nothing becomes 0. A sample without a score raises, and AReaL then rejects the episode.
+The first line works in every workflow of AReaL. Its `AsyncRewardWrapper` runs functions in a pool
+of processes, counts the queue as computing time, and turns what is not done in time into the reward
+0. So this module changes that class once: it awaits functions of Guerdon, and all others go to the
+pool as ever. The second line has a workflow of its own, which also reports failures and components.
+A sample without a score raises, and AReaL then rejects the episode.
 Contract: AReaL 1.0.4, `areal/api/reward_api.py`, `areal/workflow/rlvr.py`, `vision_rlvr.py`.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, TypeAlias, cast
+from weakref import WeakSet
+
+import msgspec
 
 from guerdon import registry
 from guerdon.errors import ConfigError, UnknownReward
@@ -50,7 +56,12 @@ ROUTED = ("gsm8k", "geometry3k", "clevr_count_70k")
 Report: TypeAlias = Callable[[Mapping[str, float]], None]
 """Gets the numbers of one sample beside its reward."""
 
-WORKFLOWS = ("RLVRWorkflow", "VisionRLVRWorkflow")
+WORKFLOWS = {
+    "RLVRWorkflow": "rlvr",
+    "VisionRLVRWorkflow": "vision_rlvr",
+    "MultiTurnWorkflow": "multi_turn",
+}
+"""Those that are made to await: name to module under `areal.workflow`."""
 
 
 class Settings(ScalarSettings, frozen=True, kw_only=True):
@@ -111,9 +122,10 @@ class RewardFn(ScalarFunction[Settings]):
 
 
 class SyncRewardFn(RewardFn):
-    """For AReaL's process pool: picklable, with both ways of calling, and quick to fail."""
+    """A function that AReaL may send to its pool: picklable, and quick to fail there."""
 
     def __init__(self, reward: RewardLike, settings: Settings) -> None:
+        await_in_wrapper()
         if isinstance(reward, RewardService):
             raise ConfigError(
                 "AReaL's pool takes what can be pickled, which a RewardService cannot: name the "
@@ -124,7 +136,14 @@ class SyncRewardFn(RewardFn):
                 f"timeout is {settings.timeout} s, but AReaL waits {WRAPPER_SECONDS} s for a sync "
                 "reward and makes 0 of what is not there then: use the async form"
             )
-        super().__init__(reward, settings)
+        super().__init__(reward, _quick(settings))
+        self.awaited = AsyncRewardFn(reward, settings)
+        """The same for what awaits it, without the haste."""
+
+    def close(self) -> None:
+        """Stop the services."""
+        super().close()
+        self.awaited.close()
 
     def __call__(self, *arguments: Any, **row: Any) -> float:
         """The reward of one completion.
@@ -187,7 +206,7 @@ def reward_fn_for(reward: RewardLike, **settings: Any) -> SyncRewardFn:
         >>> reward_fn("2 + 2?", "4<|im_end|>", [17], [19, 2], answer="4")
         1.0
     """
-    return SyncRewardFn(reward, settings_of(Settings, _quick(settings), "reward_fn_for"))
+    return SyncRewardFn(reward, settings_of(Settings, settings, "reward_fn_for"))
 
 
 def async_reward_fn_for(reward: RewardLike, **settings: Any) -> AsyncRewardFn:
@@ -233,9 +252,10 @@ def _routed(dataset: str) -> str:
     return registry.reference_for(source)
 
 
-def _quick(settings: Mapping[str, Any]) -> dict[str, Any]:
-    timeout = settings.get("timeout", SYNC_TIMEOUT)
-    return {"retry_within": timeout, **settings, "timeout": timeout}
+def _quick(settings: Settings) -> Settings:
+    timeout = SYNC_TIMEOUT if settings.timeout is None else settings.timeout
+    within = timeout if settings.retry_within is None else settings.retry_within
+    return msgspec.structs.replace(settings, timeout=timeout, retry_within=within)
 
 
 def gsm8k_reward_fn(*arguments: Any, **row: Any) -> float:
@@ -280,6 +300,43 @@ def _of_dataset(name: str) -> SyncRewardFn:
     return function
 
 
+def await_in_wrapper() -> None:
+    """Let AReaL's wrapper await the functions of this module instead of sending them to its pool.
+
+    Done when this module is imported and when a function is made, where AReaL is loaded by then.
+    Its `timeout_seconds` and `max_retries` hold for such functions no more: `timeout` and
+    `retry_within` do.
+    """
+    wrapper: Any = getattr(sys.modules.get("areal.api.reward_api"), "AsyncRewardWrapper", None)
+    if wrapper is None or wrapper in _awaiting:
+        return
+    _awaiting.add(wrapper)
+    pooled = wrapper.__call__
+
+    @wraps(pooled)
+    async def awaited_or_pooled(self: Any, *arguments: Any, **row: Any) -> Any:
+        function = _awaitable(self.reward_fn)
+        return await (
+            pooled(self, *arguments, **row) if function is None else function(*arguments, **row)
+        )
+
+    wrapper.__call__ = awaited_or_pooled
+
+
+_awaiting: WeakSet[type[Any]] = WeakSet()
+
+
+def _awaitable(function: Any) -> AsyncRewardFn | None:
+    """What is awaited for a function of this module; None for any other."""
+    if isinstance(function, AsyncRewardFn):
+        return function
+    by_path = (gsm8k_reward_fn, geometry3k_reward_fn, clevr_count_70k_reward_fn)
+    for name, one in zip(ROUTED, by_path, strict=True):
+        if function is one:
+            function = _of_dataset(name)
+    return function.awaited if isinstance(function, SyncRewardFn) else None
+
+
 def close() -> None:
     """Stop the services behind the functions of this module."""
     while _functions:
@@ -287,12 +344,10 @@ def close() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """`RLVRWorkflow` and `VisionRLVRWorkflow`, made when AReaL is there to derive them from."""
+    """The workflows, made when AReaL is there to derive them from."""
     if name not in WORKFLOWS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = registry.import_module(
-        f"areal.workflow.{'rlvr' if name == 'RLVRWorkflow' else 'vision_rlvr'}"
-    )
+    module = registry.import_module(f"areal.workflow.{WORKFLOWS[name]}")
     made = globals()[name] = _workflow(getattr(module, name), name, _report)
     return made
 
@@ -314,7 +369,8 @@ def _workflow(base: type[Any], name: str, report: Report) -> type[Any]:
         reward_settings: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> None:
-        # A text makes no pool; the two attributes are all that the rest of the class looks at.
+        # A pool starts its processes when it is first used, which is never; the two attributes are
+        # all that the rest of the class looks at.
         cast("Any", base).__init__(self, "", *arguments, **keywords)
         if not isinstance(reward_fn, AsyncRewardFn):
             reward_fn = async_reward_fn_for(reward_fn, **(reward_settings or {}))
@@ -330,11 +386,14 @@ def _workflow(base: type[Any], name: str, report: Report) -> type[Any]:
     )
 
 
+await_in_wrapper()
+
 __all__ = [
     "AsyncRewardFn",
     "Settings",
     "SyncRewardFn",
     "async_reward_fn_for",
+    "await_in_wrapper",
     "clevr_count_70k_reward_fn",
     "close",
     "geometry3k_reward_fn",

@@ -6,13 +6,13 @@
         trainer.train(...)
 
 A reward model is too heavy for a workflow. Here it takes the device between rollout and update:
-onload, score, write into `rewards`, offload. AReaL has no place for it, so the step's first engine
-call is preceded by the scoring. Contract: AReaL 1.0.4, `areal/trainer/rl_trainer.py`, `train`.
+onload, score, write into `rewards`, offload. AReaL has no hook for it, so the scoring follows the
+rollout's last call of a step. Contract: AReaL 1.0.4, `areal/trainer/rl_trainer.py`, `train`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from functools import wraps
 from typing import Any, Literal, Self, TypeAlias, cast
 
@@ -34,13 +34,7 @@ Trajectory: TypeAlias = MutableMapping[str, Any]
 
 Mode: TypeAlias = Literal["replace", "add"]
 
-CALLS = (
-    ("critic", "compute_values"),
-    ("ref", "compute_logp"),
-    ("teacher", "compute_logp"),
-    ("actor", "compute_advantages"),
-)
-"""Engines of the trainer and what a step calls first of each, in the order of a step."""
+TENSORS = ("input_ids", "attention_mask", "loss_mask", "rewards")
 
 Numbers: TypeAlias = NDArray[np.float64]
 
@@ -113,35 +107,53 @@ class RolloutScorer:
             ConfigError: a group lacks a tensor, or has a row without a response.
         """
         score = self._from_tokens if self._tokenizer is None else self._from_text
-        columns = score(rollout_batch, step)
-        for group, values in zip(rollout_batch, columns, strict=True):
-            group["rewards"] = self._combined(group["rewards"], values)
+        here = _here(rollout_batch)
+        columns = zip(here, score(here, step), strict=True)
+        rewards = [self._combined(_tensor(group, "rewards"), values) for group, values in columns]
+        for group, values in zip(rollout_batch, rewards, strict=True):
+            group["rewards"] = values
         return rollout_batch
 
     def install(self, trainer: Any) -> None:
-        """Score at the first engine call of each step of a `PPOTrainer`.
+        """Score each step's rollout in a `PPOTrainer`, before its engines see it.
 
-        That is `critic.compute_values`, `ref.compute_logp`, `teacher.compute_logp` or
-        `actor.compute_advantages`, whichever comes first with the engines that the trainer has:
-        after the rollout engine has left the device. That one engine may be there beside the model.
+        Where the trainer offloads the rollout engine, that is when it has left the device and no
+        other engine has come; else it is when the rollout is done.
 
         Raises:
-            ConfigError: it has no engine that a step calls.
+            ConfigError: it is no trainer of that shape.
         """
-        engines = ((getattr(trainer, role, None), method) for role, method in CALLS)
-        found = next(((engine, method) for engine, method in engines if engine is not None), None)
-        if found is None:
+        actor = getattr(trainer, "actor", None)
+        prepare: Any = getattr(actor, "prepare_batch", None)
+        offload: Any = getattr(trainer, "_offload_rollout", None)
+        shared: Any = getattr(trainer, "_should_offload_rollout", None)
+        if prepare is None or offload is None or shared is None:
             raise ConfigError(
-                f"a {type(trainer).__name__} has no critic, ref, teacher or actor: this is made "
-                "for the PPOTrainer of AReaL 1.0.4"
+                f"a {type(trainer).__name__} has not the rollout of a PPOTrainer of AReaL 1.0.4 "
+                "(actor.prepare_batch, _offload_rollout)"
             )
-        engine, method = found
-        original: Callable[..., Any] | None = getattr(engine, method, None)
-        if original is None:
-            raise ConfigError(
-                f"a {type(engine).__name__} has no {method}: this is made for AReaL 1.0.4"
-            )
-        setattr(engine, method, self._preceding(original))
+        waiting: list[Sequence[Trajectory]] = []
+
+        @wraps(prepare)
+        def then_wait(*arguments: Any, **keywords: Any) -> Any:
+            batch = prepare(*arguments, **keywords)
+            waiting[:] = [batch]
+            if not shared:
+                score()
+            return batch
+
+        @wraps(offload)
+        def then_score(*arguments: Any, **keywords: Any) -> Any:
+            done = offload(*arguments, **keywords)
+            score()
+            return done
+
+        def score() -> None:
+            while waiting:
+                self(waiting.pop(), step=cast("Any", actor).get_version())
+
+        cast("Any", actor).prepare_batch = then_wait
+        trainer._offload_rollout = then_score
 
     def close(self) -> None:
         """Stop threads and workers."""
@@ -152,14 +164,6 @@ class RolloutScorer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _preceding(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(original)
-        def scored_first(rollout_batch: Any, *arguments: Any, **keywords: Any) -> Any:
-            self(rollout_batch)
-            return original(rollout_batch, *arguments, **keywords)
-
-        return scored_first
 
     def _from_text(self, groups: Sequence[Trajectory], step: int | None) -> list[Numbers]:
         samples = [
@@ -220,6 +224,15 @@ class RolloutScorer:
         scaled = values * self._weight
         new = rewards.new_tensor(scaled.tolist()) if hasattr(rewards, "new_tensor") else scaled
         return rewards + new if self._mode == "add" else new
+
+
+def _here(groups: Sequence[Trajectory]) -> list[dict[str, Any]]:
+    """The tensors of the groups. With a single controller, AReaL has handles of tensors that lie in
+    other processes: all of them are fetched at once."""
+    wanted = [{key: group[key] for key in TENSORS if key in group} for group in groups]
+    kinds = {cast("Any", type(value)) for group in wanted for value in group.values()}
+    remote = next((kind for kind in kinds if hasattr(kind, "localize")), None)
+    return wanted if remote is None else remote.localize(wanted)
 
 
 def _tensor(group: Mapping[str, Any], key: str) -> Any:

@@ -10,15 +10,22 @@ import json
 import logging
 import os
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 FOLDER = Path(sys.argv[1]).resolve()
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+# Loggers that the trainer imports, and that nobody logs to here.
+for absent in ("swanlab", "wandb", "trackio", "tensorboardX"):
+    sys.modules[absent] = ModuleType(absent)
+sys.modules["tensorboardX"].SummaryWriter = None
 
 from areal.api import AsyncRewardWrapper, ModelResponse  # noqa: E402
 from areal.api.cli_args import GenerationHyperparameters  # noqa: E402
 from areal.infra import workflow_context  # noqa: E402
+from areal.trainer.rl_trainer import PPOTrainer  # noqa: E402
 from areal.utils import stats_tracker  # noqa: E402
 from areal.utils.dynamic_import import import_from_string  # noqa: E402
 from areal.workflow.rlvr import RLVRWorkflow  # noqa: E402
@@ -30,6 +37,20 @@ from guerdon.trainers import areal as ours  # noqa: E402
 cases = load_file(str(Path(__file__).parents[1] / "parity" / "cases.py"))
 END = 256
 WORKERS = 2
+AWAITED_OR_POOLED = AsyncRewardWrapper.__call__
+"""As importing `guerdon.trainers.areal` has left it."""
+
+
+@contextmanager
+def theirs_alone():
+    """AReaL's wrapper without our change, as where AReaL came after our functions."""
+    AsyncRewardWrapper.__call__ = AWAITED_OR_POOLED.__wrapped__
+    try:
+        yield
+    finally:
+        AsyncRewardWrapper.__call__ = AWAITED_OR_POOLED
+
+
 NEUTRAL = 0.125
 
 
@@ -44,6 +65,9 @@ class ByteTokenizer:
     def decode(self, ids, skip_special_tokens=False, **_):
         text = bytes(token for token in ids if token != END).decode()
         return text + "<|im_end|>" * (END in ids and not skip_special_tokens)
+
+    def apply_chat_template(self, messages, **_):
+        return {"input_ids": self.encode("".join(message["content"] for message in messages))}
 
 
 class Engine:
@@ -116,7 +140,9 @@ async def values():
     seen = {}
     for name, reference in references().items():
         sync = ours.reward_fn_for(reference)
-        seen[f"pool {name}"] = await episodes(RLVRWorkflow, sync, cases.ROWS)
+        seen[f"wrapped {name}"] = await episodes(RLVRWorkflow, sync, cases.ROWS)
+        with theirs_alone():
+            seen[f"pool {name}"] = await episodes(RLVRWorkflow, sync, cases.ROWS)
         theirs = import_from_string("guerdon.trainers.areal.RLVRWorkflow")
         stats_tracker.export_all()
         seen[f"awaited {name}"] = await episodes(theirs, reference, cases.ROWS)
@@ -124,8 +150,9 @@ async def values():
     return seen
 
 
-async def wrapper(function, *arguments, **keywords):
-    wrapped = AsyncRewardWrapper(function, max_workers=WORKERS)
+async def wrapper(function, *arguments, timing=(15, 3), **keywords):
+    seconds, tries = timing
+    wrapped = AsyncRewardWrapper(function, seconds, max_workers=WORKERS, max_retries=tries)
     try:
         found = await wrapped(*arguments, **keywords)
     except Exception as error:
@@ -158,8 +185,46 @@ async def calls():
     awaited = ours.async_reward_fn_for(cases.reference("rule_of_text"))
     vision.async_reward_fn = awaited
     seen["vision awaited"] = await vision._compute_rewards(response, "2 + 2?", {"answer": "4"})
-    seen["async in the pool"] = await wrapper(awaited, "2 + 2?", "4", [1], [2], answer="4")
+    seen["async in the wrapper"] = await wrapper(awaited, "2 + 2?", "4", [1], [2], answer="4")
+    with theirs_alone():
+        seen["async in the pool"] = await wrapper(awaited, "2 + 2?", "4", [1], [2], answer="4")
+        seen["sync in the pool"] = await wrapper(exact, "2 + 2?", "4", [1], [2], answer="4")
+    seen["someone else's"] = await wrapper(process_of, "?", "4", [1], [2])
     return seen
+
+
+def process_of(*_, **__):
+    """A function that is not ours: it goes to the pool as ever."""
+    return float(os.getpid())
+
+
+class TurnEngine:
+    """Answers wrong at first."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.turns = tokenizer, 0
+
+    async def agenerate(self, req):
+        self.turns += 1
+        output = [*self.tokenizer.encode(f"#### {40 + self.turns}"), END]
+        return ModelResponse(
+            input_tokens=list(req.input_ids),
+            output_tokens=output,
+            output_logprobs=[0.0] * len(output),
+            output_versions=[0] * len(output),
+        )
+
+
+async def in_turns():
+    tokenizer = ByteTokenizer()
+    workflow_context.set(workflow_context.WorkflowContext(is_eval=False, task_id=0))
+    kind = import_from_string("guerdon.trainers.areal.MultiTurnWorkflow")
+    config = GenerationHyperparameters(max_new_tokens=64)
+    made = kind("gsm8k", config, tokenizer, max_turns=3, turn_discount=0.5)
+    row = {"messages": [{"role": "user", "content": "6*7?"}], "answer": "42"}
+    engine = TurnEngine(tokenizer)
+    found = await made.arun_episode(engine, row)
+    return {"rewards": found["rewards"].tolist(), "turns": engine.turns}
 
 
 async def failing():
@@ -177,29 +242,52 @@ async def failing():
         seen[f"{fault} statistics"] = stats_tracker.export_all()
     for fault in ("raised", "bad_input", "unavailable", "abstention"):
         sync = ours.reward_fn_for(faulty, retry_within=0, backend=pool)
-        seen[f"{fault} pool"] = await episodes(RLVRWorkflow, sync, named_faults(fault))
+        seen[f"{fault} wrapped"] = await episodes(RLVRWorkflow, sync, named_faults(fault))
+        with theirs_alone():
+            seen[f"{fault} pool"] = await episodes(RLVRWorkflow, sync, named_faults(fault))
     slow = ours.reward_fn_for(cases.reference("endless"), timeout=1.0)
-    seen["slow"] = await wrapper(slow, "?", "4", [1], [2], answer="4")
+    seen["slow"] = await wrapper(slow, "?", "4", [1], [2], timing=(0.1, 0))
+    with theirs_alone():
+        seen["slow pool"] = await wrapper(slow, "?", "4", [1], [2])
+        seen["slow trap"] = await wrapper(slow, "?", "4", [1], [2], timing=(0.1, 0))
     return seen
 
 
-class LoopEngine:
-    """What a step of the training loop calls of an engine."""
+class LoggedEngine:
+    """An engine of the trainer: says what it was asked for, and what it saw then."""
 
-    def __init__(self, log):
-        self.log = log
+    def __init__(self, role, log, batch=None, see=None):
+        self.role, self.log, self.batch, self.see = role, log, batch, see
+        self.pause_generation = self.continue_generation = lambda: None
+
+    def prepare_batch(self, *_, **__):
+        self.log.append("rollout")
+        return self.batch
+
+    def get_version(self):
+        return 7
 
     def compute_logp(self, batch):
-        self.log.append([group["rewards"].tolist() for group in batch])
+        self.log.append([f"{self.role}.compute_logp", self.see(batch)])
         return [None] * len(batch)
 
+    def compute_advantages(self, batch):
+        self.log.append([f"{self.role}.compute_advantages", self.see(batch)])
+        raise StopIteration  # the rest of the step is of no interest
 
-def in_the_loop():
-    """The part of `PPOTrainer.train` between rollout and advantages, on AReaL's own tensors."""
+    def get_device_stats(self):
+        return SimpleNamespace(log=lambda name: None)
+
+    def __getattr__(self, name):
+        if name not in ("onload", "offload", "pause", "resume"):
+            raise AttributeError(name)
+        return lambda: self.log.append(f"{self.role}.{name}")
+
+
+def trajectories():
+    """Two groups as AReaL's workflows give them."""
     import torch
     from areal.utils.data import concat_padded_tensors
-
-    from guerdon.trainers.areal_rollout import RolloutScorer
 
     tokenizer = ByteTokenizer()
     groups = []
@@ -217,23 +305,87 @@ def in_the_loop():
                 }
             )
         groups.append(concat_padded_tensors(rows))
-    log = []
-    trainer = SimpleNamespace(critic=None, ref=LoopEngine(log), teacher=None, actor=None)
-    with RolloutScorer(cases.reference("length"), tokenizer=tokenizer, mode="add") as scorer:
-        scorer.install(trainer)
-        trainer.ref.compute_logp(groups)
-    return {
-        "seen by the engine": log,
-        "after": [group["rewards"].tolist() for group in groups],
-        "dtype": [str(group["rewards"].dtype) for group in groups],
-    }
+    return groups
+
+
+def step_of_the_trainer(scorer, groups, log, see, *, offloads):
+    """AReaL's own `PPOTrainer.train`, up to the advantages of its first step."""
+    trainer = PPOTrainer.__new__(PPOTrainer)
+    actor = LoggedEngine("actor", log, groups, see)
+    ref = LoggedEngine("ref", log, see=see)
+    generation = SimpleNamespace(n_samples=2)
+    actor_config = SimpleNamespace(should_compute_prox_logp=lambda: False)
+    trainer.config = SimpleNamespace(
+        total_train_epochs=1, total_train_steps=1, gconfig=generation, dynamic_bs=False
+    )
+    trainer.config.actor = actor_config
+    trainer.actor, trainer.ref, trainer.critic, trainer.teacher = actor, ref, None, None
+    trainer.rollout, trainer.eval_rollout = LoggedEngine("rollout", log), None
+    trainer.recover_info, trainer.train_dataloader = None, [None]
+    for role in ("rollout", "actor", "critic", "ref", "teacher"):
+        setattr(trainer, f"_should_offload_{role}", offloads)
+    trainer._requires_proxy_workflow = lambda workflow: False
+    scorer.install(trainer)
+    try:
+        trainer.train(workflow="any")
+    except StopIteration:
+        log.append("end")
+
+
+def in_the_loop():
+    from guerdon.models.lock import DeviceLock
+    from guerdon.models.scalar import ScalarRewardModel
+    from guerdon.models.tiny import make_tiny
+    from guerdon.trainers.areal_rollout import RolloutScorer
+
+    seen = {}
+    for offloads in (True, False):
+        log, groups = [], trajectories()
+        with RolloutScorer(
+            cases.reference("length"), tokenizer=ByteTokenizer(), mode="add"
+        ) as scorer:
+            step_of_the_trainer(
+                scorer,
+                groups,
+                log,
+                lambda batch: [g["rewards"].tolist() for g in batch],
+                offloads=offloads,
+            )
+        seen["offloads" if offloads else "stays"] = log
+        seen["dtype"] = [str(group["rewards"].dtype) for group in groups]
+
+    log, groups = [], trajectories()
+
+    class LoggedModel(ScalarRewardModel):
+        auto_register = False
+
+        def onload(self):
+            log.append("model.onload")
+            return super().onload()
+
+        def offload(self):
+            log.append("model.offload")
+            return super().offload()
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = LoggedModel(str(make_tiny(f"{folder}/model")), device="cpu")
+        lock = DeviceLock("cpu", folder=folder)
+        with RolloutScorer(model, tokenizer=ByteTokenizer(), lock=lock) as scorer:
+            step_of_the_trainer(
+                scorer, groups, log, lambda batch: model.residency.state, offloads=True
+            )
+    seen["model"] = [event if isinstance(event, str) else " ".join(event) for event in log]
+    seen["model values"] = [group["rewards"].tolist() for group in groups]
+    return seen
 
 
 def main():
     logging.disable(logging.WARNING)
     seen = {
+        "process": float(os.getpid()),
         "values": asyncio.run(values()),
         "calls": asyncio.run(calls()),
+        "turns": asyncio.run(in_turns()),
         "failing": asyncio.run(failing()),
         "loop": in_the_loop(),
     }
