@@ -472,14 +472,19 @@ def test_the_published_client_raises_what_is_no_end_of_a_program(fusion: Any) ->
     [(False, "Sandbox responded with error: .*"), (True, "code 504: .*SandboxError.*")],
 )
 def test_a_sandbox_that_fails_is_no_failed_program(
-    fusion: Any, run_code: Any, monkeypatch: pytest.MonkeyPatch, retryable: bool, told: str
+    serve: Any, monkeypatch: pytest.MonkeyPatch, retryable: bool, told: str
 ) -> None:
+    fusion = pytest.importorskip("sandbox_fusion")
+
     def fails(self: Any, program: Program) -> Any:
         raise Unavailable("no namespaces here", retryable=retryable)
 
     monkeypatch.setattr("guerdon.rules.agent.running.Machine.run", fails)
+    made = {"run": {"reward": ProgramRuns(), "inline": True, "retry": {"attempts": 1}}}
+    server = serve(made, dialects=["sandbox_fusion"])
+    request = fusion.RunCodeRequest(code="1", language="python")
     with pytest.raises(Exception, match=f"{told}no namespaces here"):
-        fusion.ask(code="1", language="python")
+        fusion.run_code(request, endpoint=f"http://127.0.0.1:{server.port}", max_attempts=1)
 
 
 # verl's own client.
