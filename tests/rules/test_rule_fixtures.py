@@ -168,6 +168,7 @@ TRUTHS: dict[str, object] = {
     "clevr_count": "18",
     "json_schema": {"type": "object"},
     "tool_calls": [{"name": "look", "arguments": {"at": 1}}],
+    "function_calls": [{"look": {"at": [1]}}],
 }
 
 

@@ -57,6 +57,12 @@ def outcome_of(reward: Any, **fields: Any) -> Any:
 
 RIGHT, WRONG = ("a", "A: 9"), ("a", "A: 8")
 TOOL = ("t", "9")
+FORMAT = {
+    "rule": "search_r1",
+    "options": {"format_score": 0.1},
+    "floor": 0.0,
+    "turn_form": "think_block_before_last",
+}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +78,12 @@ TOOL = ("t", "9")
         # math_equal_reward_think
         ({"turn_form": "think_block"}, [TOOL, ("a", "<think>x</think>A: 9")], 1.0),
         ({"turn_form": "think_block"}, [TOOL, ("a", "</think><think>A: 9")], 0.0),
+        # qa_em_format_reward, as it was meant
+        (FORMAT, [("a", "<think>x</think>"), TOOL, ("a", "<answer>9</answer>")], 1.0),
+        (FORMAT, [("a", "<think>x</think>"), TOOL, ("a", "<answer>8</answer>")], 0.1),
+        (FORMAT, [("a", "<think>x</think>"), TOOL, ("a", "9")], 0.0),
+        (FORMAT, [("a", "look"), TOOL, ("a", "<answer>9</answer>")], 0.0),
+        (FORMAT, [("a", "<think>x</think><answer>9</answer>")], 0.0),
         # qa_f1_reward_tool: two tool messages
         ({"rule": "qa_f1", "calls": 2, "floor": 0.0}, [TOOL, ("a", "9")], 0.0),
         ({"rule": "qa_f1", "calls": 2, "floor": 0.0}, [TOOL, TOOL, ("a", "9")], 1.0),
@@ -185,6 +197,69 @@ def test_agentflys_columns() -> None:
     ] == pytest.approx(0.6)
     assert word_f1("", "...") == 1.0
     assert word_f1("Cheap  flights!", "cheap flights") == 1.0
+
+
+BOX = {"action": "click", "bbox": [0.2, 0.4, 0.4, 0.6]}
+PIXELS = {"action": "click", "bbox": [384, 432, 768, 648]}
+
+
+@pytest.mark.parametrize(
+    ("options", "response", "truth", "value"),
+    [
+        ({"scale": 1.0}, "click(point='(0.3, 0.5)')", BOX, 1.0),
+        ({"scale": "screen"}, "click(point='(576,540)')", BOX, 1.0),
+        ({"scale": "screen"}, "click(point='(300,500)')", BOX, 0.6),
+        ({"scale": "screen", "truth_scale": "screen"}, "tap(point='(576,540)')", PIXELS, 1.0),
+        ({"truth_scale": 1000}, "click(point='(300,500)')",
+         {"action": "tap", "bbox": [300, 500]}, 1.0),
+        ({}, "click(point='(390,590)')", BOX, 0.6),
+        ({"hit": "inside"}, "click(point='(390,590)')", BOX, 1.0),
+        ({"hit": "inside"}, "click(point='(410,590)')", BOX, 0.6),
+        ({}, "right_single(point='(300,500)')", BOX, 1.0),
+        ({"clicks": "apart"}, "right_single(point='(300,500)')", BOX, 0.2),
+        ({"clicks": "apart"}, "left_click(point='(300,500)')", BOX, 1.0),
+        ({}, "input_text(content='a b')", {"action": "type", "text": "A, b"}, 1.0),
+        ({}, "press(key='ctrl c')", {"action": "hotkey", "text": "ctrl c"}, 1.0),
+        ({"format_weight": 0.0}, "wait()", BOX, 0.0),
+    ],
+)  # fmt: skip
+def test_conventions_of_screens(options: Any, response: str, truth: Any, value: float) -> None:
+    found = gui_action.bind(**options).call_sync(
+        response=response, ground_truth=truth, screen=[1920, 1080]
+    )
+    assert found["score"] == pytest.approx(value)
+
+
+@pytest.mark.parametrize("screen", [None, 5, [1920], [0, 1], ["a", 1], [float("nan"), 1]])
+def test_pixels_need_the_size_of_the_screen(screen: Any) -> None:
+    with pytest.raises(BadInput, match="screen"):
+        gui_action.bind(scale="screen").call_sync(
+            response="wait()", ground_truth=BOX, screen=screen
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale": 0},
+        {"scale": "x"},
+        {"truth_scale": float("nan")},
+        {"hit": "x"},
+        {"clicks": "x"},
+        {"format_weight": 2.0},
+    ],
+)
+def test_options_of_screens_that_cannot_be(options: Any) -> None:
+    with pytest.raises(InvalidReward):
+        gui_action.bind(**options).call_sync(response="wait()", ground_truth=BOX)
+
+
+def test_how_an_action_went_wrong_is_told() -> None:
+    said = ("wait(", "wait()", "click(point='(9,9)')", "click(point='(300,500)')")
+    found = [
+        gui_action.call_sync(response=text, ground_truth=BOX)["info"]["status"] for text in said
+    ]
+    assert found == ["no_action", "other_action", "other_parameters", "right"]
 
 
 @pytest.mark.parametrize(

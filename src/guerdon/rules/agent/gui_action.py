@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -19,6 +19,7 @@ from guerdon.errors import BadInput, InvalidReward
 from guerdon.reward import reward
 from guerdon.rules.answer_place import final_part
 from guerdon.rules.case import case
+from guerdon.rules.option import one_of
 
 ACTION_CHARS = 20_000
 """An action with a longer text is none."""
@@ -29,7 +30,23 @@ NEAR = 0.05 * math.sqrt(2.0)
 TEXT_F1 = 0.5
 """From which F1 over words a typed text counts (AgentFly)."""
 
-CLICKS = ("click", "left_single", "left_double", "right_single")
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "click": ("click", "left_single", "left_click", "tap"),
+    "double_click": ("double_click", "left_double"),
+    "right_click": ("right_click", "right_single"),
+    "type": ("type", "input_text", "write"),
+    "scroll": ("scroll",),
+    "hotkey": ("hotkey", "press", "key"),
+    "drag": ("drag", "left_click_drag", "swipe"),
+    "wait": ("wait",),
+    "finished": ("finished", "terminate", "done"),
+}
+"""Names of one kind of action, in the action spaces of UI-TARS, AgentFly and others."""
+
+CLICKS = ("click", "double_click", "right_click")
+"""One kind, unless they are told apart (AgentFly)."""
+
+_KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 NO_TEXT = "no input text"
 """How AgentFly's data says that there is none."""
 
@@ -171,8 +188,12 @@ def gui_action(
     gt_action: str | None = None,
     gt_bbox: Any = None,
     gt_input_text: str | None = None,
+    screen: Any = None,
     *,
-    scale: float = 1000.0,
+    scale: float | Literal["screen"] = 1000.0,
+    truth_scale: float | Literal["screen"] = 1.0,
+    hit: Literal["near", "inside"] = "near",
+    clicks: Literal["one", "apart"] = "one",
     format_weight: float = 0.2,
 ) -> dict[str, Any]:
     """Whether the model does the wanted thing on a screen; range 0 to 1.
@@ -180,47 +201,90 @@ def gui_action(
     `(1 - w) a + w f`: `f` is 1 for an action that can be read; `a` is half for its kind (all clicks
     are one kind) and half for its parameters: a click within 5 % of the diagonal of the box's
     middle, a typed text with a word F1 of at least 0.5, the direction of a scroll; what the truth
-    does not name is free. Source: AgentFly 0.1.0, `gui_reward`, with the kinds beside click, type
-    and scroll compared by their text too.
+    does not name is free. Source: AgentFly 0.1.0, `gui_reward`, which takes every screen for one of
+    1920 x 1080 and gives half for parameters that fit whatever the action. Kinds beside click, type
+    and scroll are compared by their text here.
 
     Args:
         response: What the model wrote; the last `Action:` counts. Nothing in it is evaluated.
-        ground_truth: A mapping with `action`, and maybe `bbox` (2 or 4 numbers, 0 to 1) and `text`.
+        ground_truth: A mapping with `action`, and maybe `bbox` (2 or 4 numbers) and `text`.
         gt_action: The same as columns, AgentFly's names.
         gt_bbox: Likewise.
         gt_input_text: Likewise.
-        scale: What the model's coordinates are divided by; UI-TARS counts to 1000.
+        screen: Width and height in pixels, for scales that are `screen`.
+        scale: What the model's coordinates are divided by: UI-TARS counts to 1000; 1 for shares of
+            the screen; `screen` for pixels.
+        truth_scale: Likewise for the truth's box.
+        hit: Whether a click must be `near` the middle of the box, or `inside` of it.
+        clicks: Whether single, double and right clicks are `one` kind, or told `apart`.
         format_weight: `w`.
 
     >>> truth = {"action": "click", "bbox": [0.3, 0.4]}
     >>> gui_action.call_sync(response="click(start_box='(310,390)')", ground_truth=truth)["score"]
     1.0
     """
-    if not 0.0 <= format_weight <= 1.0 or not scale > 0:
-        raise InvalidReward("format_weight is 0 to 1 and scale above 0")
-    kind, box, text = _wanted(ground_truth, gt_action, gt_bbox, gt_input_text)
+    one_of("hit", hit, ("near", "inside"))
+    one_of("clicks", clicks, ("one", "apart"))
+    if not 0.0 <= format_weight <= 1.0:
+        raise InvalidReward(f"format_weight is 0 to 1, got {format_weight}")
+    mine, theirs = _size(scale, screen), _size(truth_scale, screen)
+    name, box, text = _wanted(ground_truth, gt_action, gt_bbox, gt_input_text, theirs)
+    if hit == "inside" and len(box) == 2:
+        raise BadInput("a click inside of a box needs a wanted box of 4 numbers, got 2")
     action = read_action(response)
     if action is None:
-        return {"score": 0.0, "metrics": {"accuracy": 0.0, "format": 0.0}}
-    accuracy = 0.0
-    if _kind(action.kind) == kind:
-        accuracy = 0.5 + 0.5 * _fits(action, kind, box, text, scale)
+        metrics = {"accuracy": 0.0, "format": 0.0}
+        return {"score": 0.0, "metrics": metrics, "info": {"status": "no_action"}}
+    kind = _kind(name, clicks)
+    accuracy, status = 0.0, "other_action"
+    if _kind(action.kind, clicks) == kind:
+        fits = _fits(action, kind, text) and _hits(action, kind, box, mine, hit)
+        accuracy, status = 0.5 + 0.5 * fits, "right" if fits else "other_parameters"
     score = (1.0 - format_weight) * accuracy + format_weight
-    return {"score": score, "metrics": {"accuracy": accuracy, "format": 1.0}}
+    metrics = {"accuracy": accuracy, "format": 1.0}
+    return {"score": score, "metrics": metrics, "info": {"status": status}}
 
 
-def _kind(name: str) -> str:
-    return "click" if name in CLICKS else name
+def _kind(name: str, clicks: str) -> str:
+    kind = _KIND_OF.get(name, name)
+    return "click" if clicks == "one" and kind in CLICKS else kind
 
 
-def _fits(action: Action, kind: str, box: Sequence[float], text: str, scale: float) -> bool:
-    if kind == "click":
-        point = action.point
-        if not box or point is None:
-            return not box
-        middle = (box[0] + box[-2]) / 2, (box[1] + box[-1]) / 2
-        return math.dist((point[0] / scale, point[1] / scale), middle) < NEAR
-    if not text:
+def _size(scale: float | str, screen: Any) -> tuple[float, float]:
+    """What x and y are divided by."""
+    if scale != "screen":
+        if isinstance(scale, str) or not 0 < scale < math.inf:
+            raise InvalidReward(f"a scale is a number above 0 or 'screen', got {scale!r}")
+        return float(scale), float(scale)
+    items = screen.tolist() if hasattr(screen, "tolist") else screen
+    try:
+        width, height = (float(item) for item in items or ())
+    except (TypeError, ValueError):
+        raise BadInput(f"the row's screen is no width and height: {items!r:.100}") from None
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise BadInput(f"the row's screen has no size: {items!r:.100}")
+    return width, height
+
+
+def _hits(
+    action: Action, kind: str, box: Sequence[float], size: tuple[float, float], hit: str
+) -> bool:
+    """Whether a click is where it is wanted."""
+    if kind not in CLICKS or not box:
+        return True
+    if action.point is None:
+        return False
+    x, y = action.point[0] / size[0], action.point[1] / size[1]
+    if hit == "inside":
+        left, right = sorted((box[0], box[2]))
+        top, bottom = sorted((box[1], box[3]))
+        return left <= x <= right and top <= y <= bottom
+    return math.dist((x, y), ((box[0] + box[-2]) / 2, (box[1] + box[-1]) / 2)) < NEAR
+
+
+def _fits(action: Action, kind: str, text: str) -> bool:
+    """Whether what is typed, pressed or scrolled is what is wanted."""
+    if kind in CLICKS or not text:
         return True
     if kind == "scroll":
         return action.text.strip().lower() == text.strip().lower()
@@ -228,9 +292,9 @@ def _fits(action: Action, kind: str, box: Sequence[float], text: str, scale: flo
 
 
 def _wanted(
-    ground_truth: Any, action: str | None, box: Any, text: str | None
+    ground_truth: Any, action: str | None, box: Any, text: str | None, size: tuple[float, float]
 ) -> tuple[str, list[float], str]:
-    """Kind, box and text that are wanted.
+    """Name, box in shares of the screen, and text that are wanted.
 
     Raises:
         BadInput: there is no kind, or the box is none.
@@ -249,7 +313,10 @@ def _wanted(
         raise BadInput(
             f"the wanted box holds something else than numbers: {items!r:.100}"
         ) from None
-    if len(numbers) not in (0, 2, 4) or not all(0.0 <= number <= 1.0 for number in numbers):
-        raise BadInput(f"a wanted box is 2 or 4 numbers from 0 to 1, got {items!r:.100}")
-    wanted = "" if text is None or text == NO_TEXT else str(text)
-    return _kind(action.lower()), numbers, wanted
+    shares = [number / size[place % 2] for place, number in enumerate(numbers)]
+    if len(shares) not in (0, 2, 4) or not all(0.0 <= share <= 1.0 for share in shares):
+        raise BadInput(
+            f"a wanted box is 2 or 4 numbers within the screen, which counts to {size[0]:g} and "
+            f"{size[1]:g} (truth_scale), got {items!r:.100}"
+        )
+    return action.lower(), shares, "" if text is None or text == NO_TEXT else str(text)

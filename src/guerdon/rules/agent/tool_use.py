@@ -16,10 +16,10 @@ from guerdon.rules.option import one_of
 from guerdon.rules.tools import NoCall, parse_call
 from guerdon.sample import Message, Sample
 
-TurnForm = Literal["any", "thought", "think_block"]
+TurnForm = Literal["any", "thought", "think_block", "think_block_before_last"]
 Source = Literal["response", "last_call"]
 
-TURN_FORMS = ("any", "thought", "think_block")
+TURN_FORMS = ("any", "thought", "think_block", "think_block_before_last")
 SOURCES = ("response", "last_call")
 
 
@@ -98,7 +98,8 @@ class ToolUse(BaseReward):
         floor: for using tools, whatever the answer.
         condition: whether using tools is the condition for earning anything.
         turn_form: what every assistant turn must have: `any`, `thought` (it begins with that word),
-            or `think_block` (a closed `<think>` block).
+            or `think_block` (a closed `<think>` block); `think_block_before_last` leaves the last
+            turn free.
         answer_from: the last assistant turn (`response`), or an argument of the last tool call.
         argument: which argument, for `last_call`.
 
@@ -155,7 +156,9 @@ class ToolUse(BaseReward):
     def call(self, sample: Sample, response_messages: Sequence[Message]) -> dict[str, Any] | None:
         """The value, and what it is made of."""
         used = sum(1 for message in response_messages if self._counts(message))
-        formed = all(map(self._is_formed, response_messages))
+        turns = [message for message in response_messages if message.role == "assistant"]
+        checked = turns[:-1] if self._turn_form == "think_block_before_last" else turns
+        formed = all(map(self._is_formed, checked))
         enough = used >= self._calls and formed
         answer = self._answer(sample, response_messages)
         text = replace(sample, response=answer, response_token_ids=None, response_mask=None)
@@ -174,7 +177,7 @@ class ToolUse(BaseReward):
         return message.role == "tool" and (self._tool is None or message.name == self._tool)
 
     def _is_formed(self, message: Message) -> bool:
-        if message.role != "assistant" or self._turn_form == "any":
+        if self._turn_form == "any":
             return True
         text = message.text.lstrip()
         if self._turn_form == "thought":
