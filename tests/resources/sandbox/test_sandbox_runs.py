@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -238,11 +240,66 @@ def test_unusable_commands_are_refused(fields: dict[str, object], message: str) 
         Command(**fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["wall_seconds", "memory_bytes", "processes", "output_bytes"])
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
-def test_unusable_limits_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=name):
-        Limits(**{name: value})  # type: ignore[arg-type]
+NUMBERS = [name for name in Limits.__struct_fields__ if name != "memory_by"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize(
+    "value", [0, -1, float("nan"), float("inf"), -float("inf"), 1e300, 1 << 70, True, "9", b"9"]
+)
+def test_unusable_limits_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} must be a (whole )?number from .* to .*, got "):
+        Limits(**{name: value})
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name != "wall_seconds"])
+def test_whole_numbers(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} must be a whole number"):
+        Limits(**{name: 1e6})  # type: ignore[arg-type]
+
+
+def test_other_unusable_limits() -> None:
+    with pytest.raises(ValueError, match="memory_by must be 'address_space' or 'data', got 'rss'"):
+        Limits(memory_by="rss")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"memory_bytes must be .* from 1048576 .*, got 512"):
+        Limits(memory_bytes=512)
+    assert Limits(cpu_seconds=None).processor_seconds == 10
+
+
+def test_limits_are_lowered_to_those_of_this_process() -> None:
+    """Else the program could not be started, which would look like its own end."""
+    hard = {
+        resource.RLIMIT_AS: 9 << 20,
+        resource.RLIMIT_CPU: 5,
+        resource.RLIMIT_NPROC: 50,
+        resource.RLIMIT_FSIZE: 7 << 20,
+        resource.RLIMIT_NOFILE: 64,
+    }
+    lowered = Limits().within(lambda number: (1, hard[number]))
+    assert lowered == Limits(
+        memory_bytes=9 << 20, cpu_seconds=4, processes=48, file_bytes=7 << 20, open_files=64
+    )
+    for most in (resource.RLIM_INFINITY, 1 << 60):
+        assert Limits().within(lambda number, most=most: (1, most)) == Limits()
+
+
+HARD_LIMITS = """
+import resource, sys
+for name in ("NOFILE", "FSIZE", "CPU", "AS"):
+    number = getattr(resource, "RLIMIT_" + name)
+    most = {"NOFILE": 100, "FSIZE": 1 << 20, "CPU": 60, "AS": 3 << 30}[name]
+    resource.setrlimit(number, (most, most))
+from guerdon.resources.sandbox import Command, Limits, Sandbox
+limits = Limits(wall_seconds=90, memory_bytes=4 << 30, open_files=1000, processes=1000)
+result = Sandbox(sys.argv[1]).run(Command(argv=("echo", "ran")), limits)
+print(result.status, result.text, result.detail)
+"""
+
+
+def test_a_process_with_low_limits_runs_programs(sandbox: Sandbox) -> None:
+    argv = [sys.executable, "-c", HARD_LIMITS, sandbox.engine.name]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["ok", "ran"], done
 
 
 def test_a_sandbox_failure_is_no_result_of_the_program() -> None:

@@ -17,9 +17,6 @@ FOLDER = "/tmp"
 SHARED_MEMORY_BYTES = 8 * MIB
 """Size of /dev/shm."""
 
-OWN_PROCESSES = 2
-"""Processes of bubblewrap that count against the program's limit."""
-
 ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
 """All of /etc that programs need: the loader's cache, and the links of compilers."""
 
@@ -81,7 +78,7 @@ class Bubblewrap:
             FOLDER,
             "--",
             self._prlimit,
-            *limits.arguments(limits.processes + OWN_PROCESSES),
+            *limits.arguments,
             "--",
             *command.argv,
         ]

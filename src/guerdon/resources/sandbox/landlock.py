@@ -17,7 +17,7 @@ from guerdon.resources.sandbox.bundle import as_source
 from guerdon.resources.sandbox.command import Command
 from guerdon.resources.sandbox.engine import Plan, environment
 from guerdon.resources.sandbox.files import Blobs
-from guerdon.resources.sandbox.limits import Limits
+from guerdon.resources.sandbox.limits import HARD_SECONDS, Limits
 from guerdon.resources.sandbox.seccomp import build_filter
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -121,7 +121,7 @@ def _limits(limits: Limits) -> dict[str, tuple[int, int]]:
     cpu = limits.processor_seconds
     return {
         memory: (limits.memory_bytes, limits.memory_bytes),
-        "RLIMIT_CPU": (cpu, cpu + 1),
+        "RLIMIT_CPU": (cpu, cpu + HARD_SECONDS),
         "RLIMIT_FSIZE": (limits.file_bytes, limits.file_bytes),
         "RLIMIT_NOFILE": (limits.open_files, limits.open_files),
         "RLIMIT_CORE": (0, 0),

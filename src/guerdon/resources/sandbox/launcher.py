@@ -144,7 +144,9 @@ def limit(limits: dict[str, list[int]], processes: int) -> None:
     """Set resource limits by their names in the module `resource`."""
     for name, (soft, hard) in limits.items():
         resource.setrlimit(getattr(resource, name), (soft, hard))
-    resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    most = processes if hard == resource.RLIM_INFINITY else min(processes, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 
 
 def child(job: dict[str, Any], user: int) -> None:

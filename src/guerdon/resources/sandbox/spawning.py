@@ -31,6 +31,7 @@ def spawn(
     Raises:
         OSError: this process has no memory, process or descriptor left, or a program has gone.
     """
+    limits = limits.within()
     # Standard input is apart: the child has it under the number 0 only.
     with contextlib.ExitStack() as parent, Blobs() as blobs, Blobs() as given:
         out_read, out_write = _pipe(parent, command.capture)
