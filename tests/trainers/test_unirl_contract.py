@@ -272,16 +272,25 @@ def test_metadata_of_prompts_is_found_by_the_group():
         (Req({"text": Texts(["5", "6", "7"])}, [], {"ar": Sampling(2)}), "3 prompts and a track"),
         (Req({"text": Texts(["5", "6"])}, [], {"ar": Sampling(4)}), "makes 4 of each prompt"),
         (Req({"text": Texts(["5", "6"])}, [], {}), "makes 1 of each prompt"),
-        (
-            Req({"text": Texts(["5", "6"])}, [{"n": 7}] * 3, {"ar": Sampling(2)}),
-            "3 metadata entries for 4 samples of 2 prompts",
-        ),
     ],
 )
 def test_a_request_that_does_not_fit_the_track(req, message):
     service = RewardService(GuerdonBackend(told, input_kind="text"))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(RuntimeError, match=message):
         service.score_and_attach(req=req, track=FANNED)
+
+
+def test_metadata_that_belongs_to_nothing():
+    service = RewardService(GuerdonBackend(told, input_kind="text"))
+    req = Req({"text": Texts(["5", "6"])}, [{"n": 7}] * 3, {"ar": Sampling(2)})
+    with pytest.raises(ValueError, match="3 metadata entries for 4 samples of 2 prompts"):
+        service.score_and_attach(req=req, track=FANNED)
+
+
+def test_a_track_that_is_not_decoded():
+    service = RewardService(GuerdonBackend(told, input_kind="text"))
+    with pytest.raises(ValueError, match="nothing decoded"):
+        service.score_and_attach(req=Req(), track=Track(["a"], None))
 
 
 def test_more_generated_than_prompts_is_an_error():
@@ -347,6 +356,9 @@ def test_a_failure_is_never_a_silent_number(service, fault, pool):
     req, track = parity_track(cases.rows_with(fault))
     scored = service(going_on).score_and_attach(req=req, track=track)
     assert scored.rewards.tolist() == [1.0, NEUTRAL, 1.0]
+    flags = scored.component_rewards
+    assert flags["guerdon_assigned"].tolist() == [0.0, 1.0, 0.0]
+    assert flags["guerdon_failed"].tolist() == [0.0, float(fault != "abstention"), 0.0]
 
 
 @pytest.mark.parametrize("fault", cases.CANDIDATE_FAULTS)
@@ -359,7 +371,10 @@ def test_what_a_candidate_causes_earns_the_worst_end_flagged(fault, pool):
     )
     found = backend.compute_rewards(request)
     assert (found.rewards, found.successes) == ([1.0, 0.0, 1.0], [True] * 3)
-    assert found.errors[1].startswith(f"assigned 0.0: {fault} (candidate)")
+    name = "candidate_faulty"
+    assert found.errors[1].startswith(f"assigned 0.0: {name}: {fault} (candidate)")
+    assert found.component_rewards["guerdon_assigned"] == [0.0, 1.0, 0.0]
+    assert found.component_rewards["guerdon_failed"] == [0.0, 1.0, 0.0]
 
 
 class Foreign:

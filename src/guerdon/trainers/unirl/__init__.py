@@ -7,14 +7,25 @@
         reward: jpeg_compressibility
         input_kind: image
 
-`guerdon.trainers.unirl.RewardService` may stand in the first `_target_`: it serves UniRL's backends
-and ours, and checks the numbers that UniRL lets through. Contract: UniRL 0.1.0,
-`unirl/reward/service.py`, `base.py`, `unirl/types/reward.py`, read and not run: it is on no package
-index. For a server behind UniRL's remote backend see `docs/dialects/unirl.md`.
+`guerdon.trainers.unirl.RemoteRewardService` may stand in the first `_target_`: it serves UniRL's
+backends and ours, and checks the numbers that UniRL lets through. It is `RewardService` as a role
+of UniRL's workers, made where UniRL is installed. Contract: UniRL 0.1.0 and later versions,
+`unirl/reward/service.py`, `base.py`, `unirl/types/reward.py`; it is on no package index. For a
+server behind UniRL's remote backend see `docs/dialects/unirl.md`.
 """
 
-from guerdon.trainers.unirl.backend import GuerdonBackend
-from guerdon.trainers.unirl.request import RewardRequest, RewardResponse
-from guerdon.trainers.unirl.service import RewardService
+from typing import Any
 
-__all__ = ["GuerdonBackend", "RewardRequest", "RewardResponse", "RewardService"]
+from guerdon.trainers.unirl.backend import GuerdonBackend
+from guerdon.trainers.unirl.remote import NAME, remote_reward_service
+from guerdon.trainers.unirl.request import RewardRequest, RewardResponse
+from guerdon.trainers.unirl.service import RewardService, StepStopped
+
+__all__ = ["GuerdonBackend", "RewardRequest", "RewardResponse", "RewardService", "StepStopped"]
+
+
+def __getattr__(name: str) -> Any:
+    """`RemoteRewardService`, which needs UniRL."""
+    if name == NAME:
+        return remote_reward_service()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

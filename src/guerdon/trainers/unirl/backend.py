@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from guerdon.errors import ConfigError, nearest
-from guerdon.outcome import EMPTY, Failure, Score
+from guerdon.outcome import EMPTY, Failure, Outcome, Score
 from guerdon.outcomes import Outcomes
 from guerdon.policy import Policy, worst_end
 from guerdon.reward import BaseReward
@@ -19,7 +20,13 @@ from guerdon.trainers.component import component_names
 from guerdon.trainers.no_score import FAILURE_SHARE, NoScore, check_single
 from guerdon.trainers.plan import RewardLike, is_configuration, plan
 from guerdon.trainers.scalar import kind_of, text_of
-from guerdon.trainers.unirl.request import KINDS, RewardResponse, samples_of
+from guerdon.trainers.unirl.request import KINDS, PROMPT_SOURCES, RewardResponse, samples_of
+
+logger = logging.getLogger("guerdon.trainers")
+
+FAILED = "guerdon_failed"
+ASSIGNED = "guerdon_assigned"
+"""Components of every response: UniRL logs the mean of each, so the share of such samples."""
 
 MASKED = Policy(on={"scorer": "mask", "infrastructure": "mask", "data": "mask"})
 """Failures stay without a number; the trainer's service then stops the step, naming them."""
@@ -39,6 +46,8 @@ class GuerdonBackend:
         failure_share: of the samples that may get `neutral`.
         timeout: seconds that a shard is waited for.
         batch_size: not looked at: a reward batches as it can.
+        prompt_source: which prompt a reward gets where a model has rewritten it: that of the
+            `generation`, or the `original` one. Versions of UniRL with one prompt give that.
 
     Raises:
         ConfigError: settings that cannot work.
@@ -55,7 +64,7 @@ class GuerdonBackend:
         >>> request = RewardRequest(generated={"text": made}, metadata=[{"answer": "4"}, None])
         >>> found = backend.compute_rewards(request)
         >>> found.rewards[0], found.successes, found.errors[1][:16]
-        (1.0, [True, False], 'bad_input (data)')
+        (1.0, [True, False], 'exact: bad_input')
     """
 
     def __init__(
@@ -71,11 +80,18 @@ class GuerdonBackend:
         failure_share: float = FAILURE_SHARE,
         timeout: float | None = None,
         batch_size: int = 8,
+        prompt_source: str = PROMPT_SOURCES[0],
     ) -> None:
         if input_kind not in KINDS:
             hint = nearest(input_kind, KINDS)
             raise ConfigError(f"input_kind is image, video or text, got {input_kind!r}{hint}")
+        if prompt_source not in PROMPT_SOURCES:
+            hint = nearest(prompt_source, PROMPT_SOURCES)
+            raise ConfigError(
+                f"prompt_source is generation or original, got {prompt_source!r}{hint}"
+            )
         self.input_kind = input_kind
+        self.prompt_source = prompt_source
         self.batch_size = batch_size
         self.timeout = timeout
         recipe = NoScore(neutral, retry_within, failure_share)
@@ -109,7 +125,7 @@ class GuerdonBackend:
             ScoringFailed: what the reward's own policy raises on.
         """
         started = time.perf_counter()
-        samples = samples_of(request, self.input_kind)
+        samples = samples_of(request, self.input_kind, self.prompt_source)
         outcomes = self.service.score_sync(samples, timeout=self.timeout)
         response = self._response(outcomes)
         response.compute_time = time.perf_counter() - started
@@ -137,7 +153,7 @@ class GuerdonBackend:
     def _response(self, outcomes: Outcomes) -> RewardResponse:
         rewards, assigned = outcomes.rewards, outcomes.assigned.mask
         response = RewardResponse(
-            component_rewards={name: [] for name in self._components},
+            component_rewards={name: [] for name in self._components}, outcomes=outcomes
         )
         for position, outcome in enumerate(outcomes):
             number = float(rewards.values[position])
@@ -146,17 +162,33 @@ class GuerdonBackend:
                 check_single(number, outcome)
             response.rewards.append(number if success else math.nan)
             response.successes.append(success)
-            reason = text_of(outcome)
-            if not isinstance(outcome, Score | Failure):
-                reason = f"{kind_of(outcome)}: {outcome.reason}"
+            reason = self._reason(outcome)
             if assigned[position]:
+                logger.warning(
+                    "UniRL: sample %r of reward '%s' has the assigned number %r: %s",
+                    outcome.sample,
+                    self.service.reward.name,
+                    number,
+                    reason,
+                )
                 reason = f"assigned {number!r}: {reason}"
-            response.errors.append(reason or None)
+            response.errors.append(reason)
             found = outcome.components if isinstance(outcome, Score) else EMPTY
             for name, column in response.component_rewards.items():
                 value = found.get(name)
                 column.append(math.nan if value is None else value)
+        response.component_rewards[FAILED] = [float(isinstance(o, Failure)) for o in outcomes]
+        response.component_rewards[ASSIGNED] = [float(flag) for flag in assigned]
         return response
+
+    def _reason(self, outcome: Outcome) -> str | None:
+        """Why a sample has no score, after the name of the reward; None for a score."""
+        if isinstance(outcome, Score):
+            return None
+        text = text_of(outcome)
+        if not isinstance(outcome, Failure):
+            text = f"{kind_of(outcome)}: {outcome.reason}"
+        return f"{outcome.reward or self.service.reward.name}: {text}"
 
 
 def _service(

@@ -1,7 +1,8 @@
 """UniRL's `RewardService`: scores a track of rollouts and attaches its rewards.
 
-Source of the contract: UniRL 0.1.0, `unirl/reward/service.py`. It differs in what it lets through:
-a NaN, a missing reward, or a number of another length than the track stops the step here.
+Source of the contract: `unirl/reward/service.py` of UniRL 0.1.0, which scores a request and its
+track, and of later versions, which score the last part of a sample. It differs in what it lets
+through: a NaN, a missing reward, or a number of another length than the track stops the step here.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from guerdon.errors import ConfigError, MissingExtra, nearest
+from guerdon.errors import ConfigError, MissingExtra, ScoringFailed, nearest
 from guerdon.trainers.no_score import LARGEST_SINGLE
 from guerdon.trainers.unirl.request import KINDS, RewardRequest
 from guerdon.truncation import MODES
 
 SHOWN = 3
 """Failures that a message quotes, as UniRL's."""
+
+
+class StepStopped(ScoringFailed, RuntimeError):
+    """Samples have no reward: a `RuntimeError`, as UniRL's service raises."""
 
 
 class RewardService:
@@ -69,36 +74,36 @@ class RewardService:
             raise ConfigError(f"the backend's preferred_input_kind is {kind!r}, not one of {KINDS}")
         return kind
 
-    def score_and_attach(self, *, req: Any, track: Any) -> Any:
-        """A copy of a track with `rewards` and `component_rewards`, float32 [samples].
+    def score_and_attach(self, sample: Any = None, *, req: Any = None, track: Any = None) -> Any:
+        """A copy with `rewards` and `component_rewards`, float32 [samples]; the input stays.
 
         Args:
-            req: UniRL's `RolloutReq`: `primitives`, `metadata`, `sampling_params`.
-            track: its `RolloutTrack`: `sample_ids`, `group_ids`, `decoded`, `segment`. It stays as
-                it is.
+            sample: of later versions of UniRL: its `Sample`, whose last part is scored.
+            req: of UniRL 0.1.0: its `RolloutReq`: `primitives`, `metadata`, `sampling_params`.
+            track: its `RolloutTrack`: `sample_ids`, `group_ids`, `decoded`, `segment`.
+
+        Returns:
+            The sample, or the track.
 
         Raises:
-            RuntimeError: the track has rewards, or samples have none: how many and the first three.
-            ValueError: the request does not fit the track.
+            StepStopped: samples have no reward: how many and the first three.
+            RuntimeError: it has rewards already, the request does not fit the track, or a backend
+                of UniRL gave no reward to a sample.
+            ValueError: the metadata does not fit, or there is nothing of the backend's kind.
         """
-        if track.rewards is not None:
-            raise RuntimeError("the track has rewards already: score each track once")
-        ids = list(track.sample_ids)
-        primitives, metadata = _expanded(req, len(ids))
-        group_ids = list(track.group_ids)
-        aligned = _aligned(metadata, group_ids)
-        request = RewardRequest(
-            primitives=primitives,
-            generated={self.preferred_input_kind: track.decoded},
-            metadata=aligned if any(row is not None for row in aligned) else None,
-            prompt_ids=ids,
-            sample_ids=ids,
-            group_ids=group_ids,
-        )
-        response = self.backend.compute_rewards(request)
+        if sample is None:
+            return self._scored(track, _of_track(req, track, self.preferred_input_kind), _ar(req))
+        part = sample.parts[-1]
+        request = _of_sample(sample, self.preferred_input_kind)
+        scored = self._scored(part, request, part.sampling_params)
+        return sample.with_parts([*sample.parts[:-1], scored])
+
+    def _scored(self, made: Any, request: RewardRequest, ar: Any) -> Any:
+        ids = request.sample_ids or []
+        response = self.compute_rewards(request)
         numbers = _checked(response, len(ids))
-        scored = copy.copy(track)
-        scored.rewards = _tensor(self._shaped(numbers, req, track))
+        scored = copy.copy(made)
+        scored.rewards = _tensor(self._shaped(numbers, ar, getattr(made, "segment", None)))
         scored.component_rewards = {
             str(name): _tensor(np.asarray(_of_length(values, len(ids), str(name)), np.float64))
             for name, values in dict(response.component_rewards or {}).items()
@@ -121,20 +126,98 @@ class RewardService:
         """End the backend."""
         self.backend.dispose()
 
-    def _shaped(self, rewards: NDArray[np.float64], req: Any, track: Any) -> NDArray[np.float64]:
-        ar = _params(req).get("ar")
-        lengths = getattr(getattr(track, "segment", None), "lengths", None)
-        if self.truncated_reward == "keep" or ar is None or lengths is None:
+    def shutdown(self) -> None:
+        """As `dispose`; later versions of UniRL call it when a worker ends."""
+        self.dispose()
+
+    def compute_rewards(self, request: RewardRequest) -> Any:
+        """What the backend gives for a request, unchecked."""
+        return self.backend.compute_rewards(request)
+
+    def _shaped(self, rewards: NDArray[np.float64], ar: Any, segment: Any) -> NDArray[np.float64]:
+        limit = getattr(ar, "max_new_tokens", None)
+        lengths = getattr(segment, "lengths", None)
+        if self.truncated_reward == "keep" or limit is None or lengths is None:
             return rewards
+        if self.preferred_input_kind != "text" or getattr(ar, "emits_fixed_length", False):
+            return rewards  # pictures made of tokens have the length that they must have
         tokens = np.asarray([int(length) for length in lengths])
         if len(tokens) != len(rewards):
             raise ValueError(f"{len(tokens)} lengths for {len(rewards)} rewards of a text track")
-        limit = int(ar.max_new_tokens)
         if self.truncated_reward == "zero":
-            return np.where(tokens >= limit, np.minimum(rewards, 0.0), rewards)
-        over = tokens - (limit - self.overlong_buffer_len)
+            return np.where(tokens >= int(limit), np.minimum(rewards, 0.0), rewards)
+        over = tokens - (int(limit) - self.overlong_buffer_len)
         penalty = -over / self.overlong_buffer_len * self.overlong_penalty_factor
         return rewards + np.minimum(penalty, 0.0)
+
+
+def _of_track(req: Any, track: Any, kind: str) -> RewardRequest:
+    _check_unscored(track)
+    if track.decoded is None:
+        raise ValueError(f"the backend scores {kind}, and the track has nothing decoded")
+    ids, group_ids = list(track.sample_ids), list(track.group_ids)
+    primitives, metadata = _expanded(req, len(ids))
+    sound = getattr(track, "decoded_audio", None)
+    return RewardRequest(
+        primitives=primitives,
+        generated={kind: track.decoded} | ({} if sound is None else {"audio": sound}),
+        metadata=_told(_aligned(metadata, group_ids)),
+        prompt_ids=ids,
+        sample_ids=ids,
+        group_ids=group_ids,
+        audio_sample_rate=getattr(track, "audio_sample_rate", None),
+    )
+
+
+def _of_sample(sample: Any, kind: str) -> RewardRequest:
+    """What is to be scored of a `Sample`: its last part, after the turns that led to it.
+
+    Raises:
+        ValueError: the part has nothing of the backend's kind.
+    """
+    part = sample.parts[-1]
+    _check_unscored(part)
+    generated = dict(part.primitives)
+    if kind not in generated:
+        raise ValueError(
+            f"the backend scores {kind}, and the last part has {sorted(generated) or 'nothing'}"
+        )
+    ids = list(part.sample_ids)
+    turns = [(turn.role, turn.content) for turn in sample.turns()]
+    texts = [content for _, content in turns if _modality(content) == "text"]
+    images = [c for role, c in turns if role == "user" and _modality(c) == "image"]
+    sound = getattr(part, "primitive_metadata", {}).get("audio", {})
+    return RewardRequest(
+        primitives={_modality(content): content for _, content in turns},
+        generated=generated,
+        metadata=_told(sample.root_metadata(-1)),
+        prompt_ids=ids,
+        sample_ids=ids,
+        group_ids=list(part.group_ids),
+        original_prompt=texts[0] if texts else None,
+        image_references=images,
+        audio_sample_rate=sound.get("sample_rate"),
+    )
+
+
+def _check_unscored(made: Any) -> None:
+    if made.rewards is not None:
+        raise RuntimeError("there are rewards already: score each track once")
+
+
+def _told(metadata: list[Any]) -> list[Any] | None:
+    """Metadata, or None where no sample has any."""
+    return metadata if any(row is not None for row in metadata) else None
+
+
+def _modality(primitive: Any) -> str:
+    """Under which key UniRL puts a primitive (`unirl/types/primitives.py`)."""
+    fields = {"texts": "text", "frames": "video", "waveform": "audio"}
+    return next((key for name, key in fields.items() if hasattr(primitive, name)), "image")
+
+
+def _ar(req: Any) -> Any:
+    return _params(req).get("ar")
 
 
 def _params(req: Any) -> Mapping[str, Any]:
@@ -145,21 +228,16 @@ def _expanded(req: Any, samples: int) -> tuple[dict[str, Any], list[Any]]:
     """Primitives and metadata with one entry per sample: N prompts of M samples each.
 
     Raises:
-        ValueError: another multiple than the sampling says.
+        RuntimeError: another multiple than the sampling says.
     """
     primitives = {key: value for key, value in req.primitives.items() if value is not None}
     metadata = list(req.metadata or [])
     size = next((len(value) for value in primitives.values()), samples)
     if size == samples:
         return primitives, metadata
-    params = _params(req)
-    said = math.prod(
-        int(getattr(params[key], "samples_per_prompt", 1))
-        for key in ("ar", "diffusion")
-        if params.get(key) is not None
-    )
+    said = math.prod(int(getattr(one, "samples_per_prompt", 1)) for one in _params(req).values())
     if not size or samples % size or samples // size != said:
-        raise ValueError(
+        raise RuntimeError(
             f"{size} prompts and a track of {samples} samples, where the sampling makes {said} of "
             "each prompt"
         )
@@ -192,6 +270,7 @@ def _checked(response: Any, samples: int) -> NDArray[np.float64]:
     """The numbers of a response in which every sample has one.
 
     Raises:
+        StepStopped: one has not, in a response of Guerdon's.
         RuntimeError: one has not, or there are more or fewer of them.
     """
     rewards = _of_length(response.rewards, samples, "rewards")
@@ -204,9 +283,11 @@ def _checked(response: Any, samples: int) -> NDArray[np.float64]:
         if not successes[i] or not abs(numbers[i]) <= LARGEST_SINGLE
     ]
     if failed:
-        raise RuntimeError(
+        told = (
             f"{len(failed)} of {samples} samples have no reward; the first ones: {failed[:SHOWN]}"
         )
+        outcomes = getattr(response, "outcomes", None)
+        raise RuntimeError(told) if outcomes is None else StepStopped(told, outcomes)
     return np.asarray(numbers, np.float64)
 
 
