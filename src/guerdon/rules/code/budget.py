@@ -28,6 +28,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         output_mib: most output of one case.
         processes: processes and threads of the program.
         packages: folders of the host from which Python programs and tests may import.
+        usual_imports: whether a Python program gets the names that it does not import itself and
+            that graders of contests bring: `inside/usual.py` lists them.
         engine: see `Sandbox`.
 
     Raises:
@@ -40,6 +42,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     output_mib: float = 4
     processes: int = 32
     packages: tuple[str, ...] = ()
+    usual_imports: bool = False
     engine: EngineName = "auto"
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from guerdon.rules.code.language import Language
 from guerdon.rules.code.testing import INSIDE, start_inside
 from guerdon.rules.code.verdict import Verdict, failed
 
-CASING = (f"{INSIDE}.values", f"{INSIDE}.casing")
+CASING = (f"{INSIDE}.values", f"{INSIDE}.usual", f"{INSIDE}.casing")
 
 FRAME_ROOM = 8192
 """What a report has beside the output that it carries."""
@@ -56,6 +56,7 @@ def run_cases(
     work: dict[str, Any] = {
         "inputs": [case.given.encode("utf-8", "surrogateescape") for case in cases.streams],
         "limit": limit,
+        "usual": budget.usual_imports,
         "source": code if language.name == "python" else None,
         "compile": [],
         "run": ["./program"],

@@ -21,9 +21,10 @@ def same_output(got: str, wanted: str, checker: Checker, tolerance: float) -> bo
     Args:
         got: what the program printed.
         wanted: what it should print.
-        checker: `tokens` compares words, and as numbers where the wanted one has a decimal point or
-            an exponent; `lines` compares lines without the spaces at their ends and without empty
-            lines at the end; `exact` compares every character.
+        checker: `tokens` compares words, and as numbers where one of them has a decimal point or an
+            exponent: within the tolerance where the wanted one has, else exactly; `lines` compares
+            lines without the spaces at their ends and without empty lines at the end; `exact`
+            compares every character.
         tolerance: how far a number may be off, absolutely, or relatively above 1.
 
     Example:
@@ -49,42 +50,48 @@ def _lines(text: str) -> list[str]:
 
 
 def _near(got: str, wanted: str, tolerance: float) -> bool:
-    one, other = _decimal(wanted, marked=True), _decimal(got, marked=False)
-    return one is not None and other is not None and close(other, one, tolerance)
+    one, other = _number(wanted), _number(got)
+    if one is None or other is None:
+        return False
+    if isinstance(one, float):
+        return close(other, one, tolerance)
+    return type(other) is float and other == float(one) and int(other) == one
 
 
-def _decimal(word: str, *, marked: bool) -> float | None:
-    """The number that a word is; `marked` wants a decimal point or an exponent in it."""
-    if len(word) > MAX_NUMBER_CHARS or DIGITS.isdisjoint(word):
-        return None
-    if marked and not any(sign in word for sign in ".eE"):
+def _number(word: str) -> float | int | None:
+    """The number that a word is: a float where it has a decimal point or an exponent."""
+    if len(word) > MAX_NUMBER_CHARS or DIGITS.isdisjoint(word) or "_" in word:
         return None
     try:
         number = float(word)
+        if math.isfinite(number) and not any(sign in word for sign in ".eE"):
+            return int(word)
     except ValueError:
         return None
-    return number if math.isfinite(number) and "_" not in word else None
+    return number if math.isfinite(number) else None
 
 
 def close(got: float, wanted: float, tolerance: float) -> bool:
     """Whether two numbers are close: by their difference, relative to the wanted one above 1."""
-    return abs(got - wanted) <= tolerance * max(1.0, abs(wanted))
+    return abs(float(got) - wanted) <= tolerance * max(1.0, abs(wanted))
 
 
 def same_value(got: Any, wanted: Any, tolerance: float) -> bool:
     """Whether a value that a function returned is the wanted one, which came as JSON.
 
-    Tuples count as lists, keys of dicts by their text, floats within the tolerance. Values of other
-    types than JSON's are never equal.
+    Tuples count as lists, keys of dicts by their text, floats within the tolerance; True and 1 are
+    equal, as in Python. Values of other types than JSON's are never equal.
 
     Example:
         >>> same_value((1, 2.0000000001), [1, 2.0], 1e-6)
         True
-        >>> same_value(True, 1, 1e-6)
+        >>> same_value({1}, [1], 1e-6)
         False
     """
-    if isinstance(wanted, bool) or wanted is None or isinstance(wanted, str):
+    if wanted is None or isinstance(wanted, str):
         return type(got) is type(wanted) and got == wanted
+    if isinstance(wanted, bool) or isinstance(got, bool):
+        return isinstance(got, int | float) and got == wanted
     if isinstance(wanted, int | float):
         return _same_number(got, wanted, tolerance)
     if isinstance(wanted, list):
@@ -100,7 +107,7 @@ def same_value(got: Any, wanted: Any, tolerance: float) -> bool:
 
 
 def _same_number(got: Any, wanted: float, tolerance: float) -> bool:
-    if isinstance(got, bool) or not isinstance(got, int | float):
+    if not isinstance(got, int | float):
         return False
     if isinstance(wanted, int) and isinstance(got, int):
         return got == wanted

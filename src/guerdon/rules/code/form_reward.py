@@ -17,6 +17,7 @@ from guerdon.rules.code.fixtures import LINT_FIXTURES, SYNTAX_FIXTURES
 from guerdon.rules.code.frames import Frames
 from guerdon.rules.code.language import LANGUAGES, LanguageName
 from guerdon.rules.code.testing import INSIDE, start_inside
+from guerdon.rules.code.verdict import shown
 from guerdon.rules.option import one_of
 
 LINTING = (f"{INSIDE}.values", f"{INSIDE}.linting")
@@ -98,7 +99,7 @@ class CodeSyntax(CodeReward):
         status = str(result.status)
         return {
             "score": float(status == "ok"),
-            "info": {"status": status, "message": result.last_error},
+            "info": {"status": status, "message": shown(result.last_error)},
         }
 
 
@@ -161,10 +162,10 @@ class CodeLint(CodeReward):
             report = Frames(reader).next(float("inf"))  # the sandbox has its own limit
             if report is None:
                 result = reader.finish().check()
-                info = {"status": str(result.status), "message": result.detail}
+                info = {"status": str(result.status), "message": shown(result.detail)}
                 return {"score": 0.0, "info": info}
         if report[0] != "findings":
-            return {"score": 0.0, "info": {"status": "broken", "message": str(report[1])}}
+            return {"score": 0.0, "info": {"status": "broken", "message": shown(str(report[1]))}}
         statements, findings = report[1], report[2]
         if not statements:
             return {"score": 0.0, "info": {"status": "no_program", "message": "no statement"}}

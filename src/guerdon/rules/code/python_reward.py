@@ -63,6 +63,8 @@ class CodePython(CodeReward):
         program_seconds: time of all cases together.
         memory_mib: memory of the program.
         packages: folders from which program and tests may import, beyond the standard library.
+        usual_imports: whether a Python program may use what it does not import, as far as APPS and
+            those after it bring it: `List`, `deque`, `math`, `sqrt`, deep recursion.
         engine: see `guerdon.resources.sandbox.Sandbox`.
 
     Raises:
@@ -96,6 +98,7 @@ class CodePython(CodeReward):
         program_seconds: float = 30.0,
         memory_mib: int = 512,
         packages: Sequence[str] = (),
+        usual_imports: bool = False,
         engine: EngineName = "auto",
     ) -> None:
         one_of("credit", credit, CREDITS)
@@ -114,6 +117,7 @@ class CodePython(CodeReward):
             program_seconds=program_seconds,
             memory_mib=memory_mib,
             packages=tuple(packages),
+            usual_imports=usual_imports,
             engine=engine,
         )
 

@@ -48,6 +48,8 @@ class CodeStdio(CodeReward):
         memory_mib: memory of the program.
         output_mib: most output of one case.
         packages: folders from which a Python program may import, beyond the standard library.
+        usual_imports: whether a Python program may use what it does not import, as far as APPS and
+            those after it bring it: `List`, `deque`, `math`, `sqrt`, deep recursion.
         engine: see `guerdon.resources.sandbox.Sandbox`.
 
     Raises:
@@ -82,6 +84,7 @@ class CodeStdio(CodeReward):
         memory_mib: int = 512,
         output_mib: float = 4,
         packages: Sequence[str] = (),
+        usual_imports: bool = True,
         engine: EngineName = "auto",
     ) -> None:
         one_of("language", language, LANGUAGES)
@@ -106,6 +109,7 @@ class CodeStdio(CodeReward):
             memory_mib=memory_mib,
             output_mib=output_mib,
             packages=tuple(packages),
+            usual_imports=usual_imports,
             engine=engine,
         )
 

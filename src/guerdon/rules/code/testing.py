@@ -23,8 +23,9 @@ from guerdon.rules.code.inside.values import encode
 from guerdon.rules.code.verdict import Verdict, failed
 
 INSIDE = "guerdon.rules.code.inside"
-ANSWERING = (f"{INSIDE}.values", f"{INSIDE}.peer", f"{INSIDE}.answering")
-TESTING = (f"{INSIDE}.values", f"{INSIDE}.peer", f"{INSIDE}.testing")
+SHARED = (f"{INSIDE}.values", f"{INSIDE}.usual", f"{INSIDE}.peer")
+ANSWERING = (*SHARED, f"{INSIDE}.answering")
+TESTING = (*SHARED, f"{INSIDE}.testing")
 
 SLICE_SECONDS = 0.05
 """How often the limits of the program are looked at while the tests are waited for."""
@@ -90,7 +91,12 @@ def answering(
     budget: Budget, code: str, preamble: str, drop: tuple[str, ...], end: socket.socket
 ) -> Generator[Running]:
     """The sandbox that holds the program; closes this process's copy of its end of the channel."""
-    work = {"code": code, "preamble": preamble, "drop": list(drop)}
+    work = {
+        "code": code,
+        "preamble": preamble,
+        "drop": list(drop),
+        "usual": budget.usual_imports,
+    }
     with end:
         limits = budget.limits()
         running = start_inside(budget, ANSWERING, work, limits, end.fileno(), reports=False)

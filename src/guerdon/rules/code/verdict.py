@@ -43,8 +43,19 @@ class Verdict(msgspec.Struct, frozen=True):
         return {
             "score": self.value(credit),
             "metrics": {"passed": sum(self.passed), "cases": len(self.passed)},
-            "info": {"status": self.status, "message": self.message[:SHOWN]},
+            "info": {"status": self.status, "message": shown(self.message)},
         }
+
+
+def shown(text: str) -> str:
+    """The beginning of a text that a program may have made, so that any log and file takes it.
+
+    Example:
+        >>> shown("half \\ud800, NUL \\0")
+        'half \\\\ud800, NUL \\\\x00'
+    """
+    cut = text[:SHOWN].encode(errors="backslashreplace").decode()
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in cut)[:SHOWN]
 
 
 def failed(cases: int, passed: Sequence[bool], status: str, message: str) -> Verdict:

@@ -11,6 +11,7 @@ import operator
 import sys
 
 from guerdon.rules.code.inside.peer import Gone, Peer, is_class_of, raised
+from guerdon.rules.code.inside.usual import add_ends, lend
 from guerdon.rules.code.inside.values import KNOWN, OWNED, encode, job, send
 
 TYPE_CHECKING = False
@@ -26,7 +27,8 @@ class Answers(Peer):
 
     Args:
         work: `preamble` and `code` are run in this order; `drop` are names of the preamble that the
-            code has to define itself; `packages` are folders to import from.
+            code has to define itself; `usual` says whether it gets the usual names; `packages` are
+            folders to import from.
     """
 
     def __init__(self, work: dict[str, Any]) -> None:
@@ -46,7 +48,11 @@ class Answers(Peer):
     def load(self, names: list[str]) -> list[str]:
         """Run the program; returns which of the names it has."""
         space = self._module.__dict__
-        exec(compile(self._work["code"], "<solution>", "exec", dont_inherit=True), space)
+        code = compile(self._work["code"], "<solution>", "exec", dont_inherit=True)
+        if self._work["usual"]:
+            lend(code, space)
+        add_ends()
+        exec(code, space)
         return [name for name in names if self._has(name)]
 
     def _has(self, name: str) -> bool:

@@ -13,6 +13,7 @@ import io
 import os
 import sys
 
+from guerdon.rules.code.inside.usual import add_ends, lend
 from guerdon.rules.code.inside.values import encode, job, own_output, send
 
 TYPE_CHECKING = False
@@ -32,7 +33,8 @@ class Cases:
 
     Args:
         work: `inputs` are the standard inputs; `source` is a program in Python, or None where
-            `compile` (may be empty) and `run` are commands; `limit` is the most that is reported of
+            `compile` (may be empty) and `run` are commands; `usual` says whether it gets the usual
+            names; `limit` is the most that is reported of
             each output.
         reports: descriptor that the reports go to.
     """
@@ -153,7 +155,7 @@ def _writer(descriptor: int, errors: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors, line_buffering=descriptor == 2)
 
 
-def become_main(code: CodeType) -> None:
+def become_main(code: CodeType, usual: bool) -> None:
     """Execute a program as the main module of this process, and end as the interpreter would.
 
     It leaves out only what frees memory, which takes longer than most programs run.
@@ -164,6 +166,9 @@ def become_main(code: CodeType) -> None:
     sys.argv = ["solution.py"]
     module = type(sys)("__main__")
     sys.modules["__main__"] = module
+    if usual:
+        lend(code, module.__dict__)
+    add_ends()
     status = _status(lambda: exec(code, module.__dict__))
     threading = sys.modules.get("threading")
     if threading is not None:
@@ -195,7 +200,7 @@ def main() -> None:
     sys.path.extend(work["packages"])
     code = Cases(work, reports).run()
     if code is not None:
-        become_main(code)
+        become_main(code, work["usual"])
 
 
 if __name__ == "__main__":

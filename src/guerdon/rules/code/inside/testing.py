@@ -13,6 +13,7 @@ import operator
 import sys
 
 from guerdon.rules.code.inside.peer import Peer, ProgramError, Remote, is_class_of, raised, said
+from guerdon.rules.code.inside.usual import names_in
 from guerdon.rules.code.inside.values import (
     KNOWN,
     LENT,
@@ -173,15 +174,6 @@ def update(old: Any, new: Any) -> None:
     elif kind in (dict, set):
         old.clear()
         old.update(new)
-
-
-def names_in(code: CodeType) -> set[str]:
-    """All names that a piece of code uses, inner functions included."""
-    found = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, type(code)):
-            found |= names_in(constant)
-    return found
 
 
 class Tests:
