@@ -8,7 +8,9 @@ from importlib import import_module
 
 import typer
 
-COMMANDS = ("score", "rewards", "check", "serve", "bench", "judge", "sheet", "init")
+COMMANDS = (
+    "score", "rewards", "check", "serve", "bench", "judge", "sheet", "sandbox", "init",
+)  # fmt: skip
 """Subcommands; `guerdon.cli.NAME` holds the function of that name, or an `app` of its own."""
 
 
