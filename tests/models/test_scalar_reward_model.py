@@ -6,8 +6,6 @@ import json
 import math
 import pickle
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,78 +15,33 @@ from msgspec.structs import replace
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from models.plain_forward import (  # noqa: E402
+    CLOSE,
+    FAMILIES,
+    PROMPTS,
+    Tiny,
+    close_to,
+    configured,
+    copied,
+    edit,
+    plain_ids,
+    plain_scores,
+    samples,
+    score,
+)
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from guerdon.errors import ConfigError, InvalidReward, MissingExtra  # noqa: E402
+from guerdon.errors import ConfigError, InvalidReward  # noqa: E402
 from guerdon.models.process import ProcessRewardModel  # noqa: E402
 from guerdon.models.scalar import ScalarRewardModel  # noqa: E402
 from guerdon.models.template import Encoded  # noqa: E402
 from guerdon.models.tensors import score_tokens  # noqa: E402
 from guerdon.models.text import Item  # noqa: E402
 from guerdon.outcome import Failure, Score  # noqa: E402
-from guerdon.outcomes import Outcomes  # noqa: E402
-from guerdon.policy import Policy  # noqa: E402
 from guerdon.registry import create, resolve  # noqa: E402
 from guerdon.sample import Message, Sample  # noqa: E402
-from guerdon.service import RewardService  # noqa: E402
 
 pytestmark = pytest.mark.neural
-
-Tiny = Callable[..., str]
-
-FAMILIES = ("qwen2", "llama", "mistral")
-CLOSE = 1e-5
-
-PROMPTS = ("What is two plus two?", "Name a colour of the sky and say why it is that colour.")
-RESPONSES = (
-    "Four.",
-    "The answer is four, because two and two are four.",
-    "",
-    "Blue: the air scatters short waves more than long ones. " * 6,
-    "Four.",
-)
-
-
-def samples() -> list[Sample]:
-    """Two groups with responses of very different lengths, mixed."""
-    made = [
-        Sample(prompt=prompt, response=response, group_id=str(group))
-        for group, prompt in enumerate(PROMPTS)
-        for response in RESPONSES
-    ]
-    return made[::2] + made[1::2]
-
-
-def score(reward: ScalarRewardModel, batch: list[Sample], mask: bool = False) -> Outcomes:
-    on = dict.fromkeys(("scorer", "data", "candidate", "infrastructure"), "mask")
-    with RewardService(reward, policy=Policy(on=on) if mask else None) as service:
-        return service.score_sync(batch)
-
-
-def plain_ids(folder: str, batch: list[Sample]) -> list[list[int]]:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    return [
-        tokenizer.apply_chat_template(
-            [
-                {"role": "user", "content": sample.prompt},
-                {"role": "assistant", "content": sample.response},
-            ],
-            return_dict=False,
-        )
-        for sample in batch
-    ]
-
-
-def plain_scores(folder: str, auto: str, batch: list[Sample]) -> list[float]:
-    """Each sample alone, through the class of transformers."""
-    model = getattr(transformers, auto).from_pretrained(folder).eval()
-    with torch.inference_mode():
-        logits = [model(torch.tensor([ids])).logits for ids in plain_ids(folder, batch)]
-    return [float(found.flatten()[-1]) for found in logits]
-
-
-def close_to(values: Any, expected: list[float], tolerance: float = CLOSE) -> bool:
-    return max(abs(a - b) for a, b in zip(values.tolist(), expected, strict=True)) <= tolerance
 
 
 @pytest.mark.parametrize("path", ["auto", "packed", "prefix_cache", "single", "padded"])
@@ -531,296 +484,6 @@ class TestValue:
             ScalarRewardModel("rm", **{option: value})
 
 
-class TestTooLong:
-    LONG = Sample(prompt="2 + 2?", response="four " * 200)
-    SHORT = Sample(prompt="2 + 2?", response="4")
-
-    def test_it_fails_alone_and_says_what_to_do(self, tiny: Tiny) -> None:
-        reward = ScalarRewardModel(tiny(), device="cpu", max_length=100)
-        long, short = score(reward, [self.LONG, self.SHORT], mask=True)
-        assert isinstance(long, Failure)
-        assert (str(long.kind), str(long.blame)) == ("bad_input", "data")
-        assert "tokens and the model takes 100" in long.message
-        assert isinstance(short, Score)
-
-    @pytest.mark.parametrize("side", ["keep_end", "keep_start"])
-    def test_it_is_cut_and_reported(self, tiny: Tiny, side: str) -> None:
-        folder = tiny()
-        reward = ScalarRewardModel(folder, device="cpu", max_length=100, too_long=side)
-        long, short = score(reward, [self.LONG, self.SHORT])
-        assert isinstance(long, Score)
-        assert isinstance(short, Score)
-        (ids,) = plain_ids(folder, [self.LONG])
-        assert long.metrics == {"truncated_tokens": len(ids) - 100}
-        assert not short.metrics
-        kept = ids[-100:] if side == "keep_end" else ids[:100]
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
-        with torch.inference_mode():
-            assert abs(float(model(torch.tensor([kept])).logits) - long.value) <= CLOSE
-
-    def test_a_limit_beyond_the_model_is_refused(self, tiny: Tiny) -> None:
-        with pytest.raises(ConfigError, match="max_length=5000: the model takes 1 to 4096"):
-            ScalarRewardModel(tiny(), device="cpu", max_length=5000).load()
-
-
-class TestTokenIds:
-    def sample(self, folder: str, response: str, **changes: Any) -> Sample:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "2 + 2?"}], add_generation_prompt=True, return_dict=False
-        )
-        own = [*tokenizer.encode(response, add_special_tokens=False), tokenizer.eos_token_id]
-        fields: dict[str, Any] = {
-            "prompt": "2 + 2?",
-            "response": response,
-            "prompt_token_ids": prompt,
-            "response_token_ids": own,
-        }
-        return Sample(**{**fields, **changes})
-
-    @pytest.mark.parametrize("family", ["qwen2", "llama"])
-    def test_the_policy_s_ids_are_taken_where_tokenizers_agree(
-        self, tiny: Tiny, family: str
-    ) -> None:
-        folder = tiny(family)
-        batch = [self.sample(folder, text) for text in ("4", "It is four.", "")]
-        reward = ScalarRewardModel(folder, device="cpu", policy_tokenizer=tiny(family, "causal"))
-        reader = reward.reader
-        assert reader.reuses_ids
-        seen: list[str] = []
-        reader.template.text = lambda *_: seen.append("tokenized") or ""  # type: ignore[assignment]
-        values = score(reward, batch).values.tolist()
-        assert not seen
-        plain = score(ScalarRewardModel(folder, device="cpu"), batch).values
-        assert close_to(plain, values)
-
-    def test_another_tokenizer_s_ids_are_not(self, tiny: Tiny) -> None:
-        folder = tiny("qwen2")
-        reward = ScalarRewardModel(folder, device="cpu", policy_tokenizer=tiny("llama"))
-        assert not reward.reader.reuses_ids
-        wrong = self.sample(folder, "4", response_token_ids=[7, 7, 7])
-        right = self.sample(folder, "4")
-        values = score(reward, [wrong, right]).values
-        assert values[0] == values[1]
-
-    def test_a_prompt_that_the_policy_saw_otherwise_is_tokenized(self, tiny: Tiny) -> None:
-        folder = tiny()
-        reward = ScalarRewardModel(folder, device="cpu", policy_tokenizer=folder)
-        other = self.sample(folder, "4", prompt_token_ids=[5, 6, 7])
-        plain = score(ScalarRewardModel(folder, device="cpu"), [other])
-        assert close_to(score(reward, [other]).values, plain.values.tolist())
-
-    @pytest.mark.parametrize(
-        ("ids", "message"),
-        [
-            ([999_999], "beyond the vocabulary"),
-            ([-1], "beyond the vocabulary"),
-            (["four"], "no list of integers"),
-            ([1.5], "no list of integers"),
-        ],
-    )
-    def test_impossible_ids_fail_alone(self, tiny: Tiny, ids: list[Any], message: str) -> None:
-        folder = tiny()
-        reward = ScalarRewardModel(folder, device="cpu", policy_tokenizer=folder)
-        bad, good = score(
-            reward,
-            [self.sample(folder, "4", response_token_ids=ids), self.sample(folder, "4")],
-            mask=True,
-        )
-        assert isinstance(bad, Failure)
-        assert message in bad.message
-        assert isinstance(good, Score)
-
-
-class TestBadInput:
-    @pytest.mark.parametrize("ids", [False, True])
-    def test_a_template_that_refuses_fails_its_sample_alone(
-        self, tiny: Tiny, tmp_path: Path, ids: bool
-    ) -> None:
-        jinja = tmp_path / "strict.jinja"
-        jinja.write_text(
-            "{% for m in messages %}{% if m['role'] == 'tool' %}"
-            "{{ raise_exception('no tools') }}{% endif %}{{ m['content'] }}{% endfor %}"
-        )
-        folder = tiny()
-        reward = ScalarRewardModel(
-            folder, device="cpu", template=str(jinja), policy_tokenizer=folder if ids else None
-        )
-        given: Any = {"prompt_token_ids": [5], "response_token_ids": [6]} if ids else {}
-        tool = Sample(prompt=(Message("tool", "x"),), response="4", **given)
-        bad, good = score(reward, [tool, Sample(prompt="a", response="b")], mask=True)
-        assert isinstance(bad, Failure)
-        assert "refuses these messages" in bad.message
-        assert "no tools" in bad.message
-        assert isinstance(good, Score)
-
-    def test_no_response_is_bad_input_and_an_empty_one_is_scored(self, tiny: Tiny) -> None:
-        reward = ScalarRewardModel(tiny(), device="cpu")
-        none, empty = score(
-            reward, [Sample(prompt="a"), Sample(prompt="a", response="")], mask=True
-        )
-        assert isinstance(none, Failure)
-        assert str(none.kind) == "bad_input"
-        assert isinstance(empty, Score)
-
-    def test_nothing_at_all_is_bad_input(self, tiny: Tiny) -> None:
-        reward = ScalarRewardModel(tiny(), device="cpu", template="concat")
-        (outcome,) = score(reward, [Sample(prompt="", response="")], mask=True)
-        assert isinstance(outcome, Failure)
-        assert "no token at all" in outcome.message
-
-    def test_text_that_is_no_unicode_is_scored(self, tiny: Tiny) -> None:
-        reward = ScalarRewardModel(tiny(), device="cpu")
-        odd, same = score(
-            reward,
-            [Sample(prompt="a", response="\ud800 b"), Sample(prompt="a", response="\ufffd b")],
-        )
-        assert isinstance(odd, Score)
-        assert isinstance(same, Score)
-        assert odd.value == same.value
-
-    def test_media_are_not_left_out_unnoticed(self, tiny: Tiny) -> None:
-        from guerdon.sample import Media, Part
-
-        picture = Message("user", (Part(text="What?"), Part(media=Media(kind="image", data=b"x"))))
-        reward = ScalarRewardModel(tiny(), device="cpu")
-        (outcome,) = score(reward, [Sample(prompt=(picture,), response="4")], mask=True)
-        assert isinstance(outcome, Failure)
-        assert "a text model reads no media, and a user message has some" in outcome.message
-
-    def test_no_chat_template(self, tiny: Tiny, tmp_path: Path) -> None:
-        folder = copied(tiny(), tmp_path)
-        (Path(folder) / "chat_template.jinja").unlink()
-        with pytest.raises(ConfigError, match="has no chat template: say template='concat'"):
-            ScalarRewardModel(folder, device="cpu").load()
-
-    def test_a_template_file_that_is_not_there(self, tiny: Tiny) -> None:
-        with pytest.raises(ConfigError, match=r"there is no file 'my\.jinja'"):
-            ScalarRewardModel(tiny(), device="cpu", template="my.jinja").load()
-
-
-class TestCheckpoints:
-    @pytest.mark.parametrize(
-        ("family", "kind", "found"),
-        [
-            ("qwen2", "causal", r"a language-model head \('lm_head.weight' of shape \[\d+, 64\]\)"),
-            ("llama", "process", "a process-reward head of two layers"),
-        ],
-    )
-    def test_what_is_no_reward_model_says_its_head(
-        self, tiny: Tiny, family: str, kind: str, found: str
-    ) -> None:
-        with pytest.raises(ConfigError, match=f"is no model for ScalarRewardModel: it has {found}"):
-            ScalarRewardModel(tiny(family, kind), device="cpu").load()
-
-    def test_a_head_that_is_not_in_the_file_is_never_random(
-        self, tiny: Tiny, tmp_path: Path
-    ) -> None:
-        from safetensors.torch import load_file, save_file
-
-        folder = copied(tiny(), tmp_path)
-        weights = load_file(Path(folder) / "model.safetensors")
-        del weights["score.weight"]
-        save_file(weights, Path(folder) / "model.safetensors")
-        with pytest.raises(ConfigError, match="it has no head"):
-            ScalarRewardModel(folder, device="cpu").load()
-
-    def test_a_layer_that_is_not_in_the_file_is_never_random(
-        self, tiny: Tiny, tmp_path: Path
-    ) -> None:
-        from safetensors.torch import load_file, save_file
-
-        folder = copied(tiny(), tmp_path)
-        weights = load_file(Path(folder) / "model.safetensors")
-        del weights["model.layers.1.mlp.up_proj.weight"]
-        save_file(weights, Path(folder) / "model.safetensors")
-        with pytest.raises(ConfigError, match=r"lacks 1 weights.*up_proj"):
-            ScalarRewardModel(folder, device="cpu").load()
-
-    def test_nan_weights(self, tiny: Tiny, tmp_path: Path) -> None:
-        from safetensors.torch import load_file, save_file
-
-        folder = copied(tiny(), tmp_path)
-        weights = load_file(Path(folder) / "model.safetensors")
-        weights["score.weight"][0, 3] = math.nan
-        save_file(weights, Path(folder) / "model.safetensors")
-        with pytest.raises(ConfigError, match=r"'\S*score.weight' holds 1 of 64 values"):
-            ScalarRewardModel(folder, device="cpu").load()
-
-    def test_a_file_that_is_cut_short(self, tiny: Tiny, tmp_path: Path) -> None:
-        folder = copied(tiny(), tmp_path)
-        file = Path(folder) / "model.safetensors"
-        file.write_bytes(file.read_bytes()[:-1000])
-        with pytest.raises(ConfigError, match=r"model.safetensors is cut short at"):
-            ScalarRewardModel(folder, device="cpu").load()
-
-    @pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/nowhere/at/all"])
-    def test_no_such_folder(self, name: str) -> None:
-        with pytest.raises(ConfigError, match="no such folder"):
-            ScalarRewardModel(name, device="cpu").load()
-
-    def test_a_folder_that_is_no_checkpoint(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"holds no config.json"):
-            ScalarRewardModel(str(tmp_path), device="cpu").load()
-
-    def test_weights_that_are_no_safetensors_load_without_running_code(
-        self, tiny: Tiny, tmp_path: Path
-    ) -> None:
-        from safetensors.torch import load_file
-
-        folder = copied(tiny(), tmp_path)
-        file = Path(folder) / "model.safetensors"
-        torch.save(load_file(file), file.with_name("pytorch_model.bin"))
-        file.unlink()
-        expected = score(ScalarRewardModel(tiny(), device="cpu"), samples())
-        values = score(ScalarRewardModel(folder, device="cpu"), samples()).values
-        assert close_to(values, expected.values.tolist())
-
-    def test_a_pickle_that_runs_code_is_refused(self, tiny: Tiny, tmp_path: Path) -> None:
-        folder = copied(tiny(), tmp_path)
-        (Path(folder) / "model.safetensors").unlink()
-        torch.save({"score.weight": Evil(tmp_path / "ran")}, Path(folder) / "pytorch_model.bin")
-        with pytest.raises(ConfigError, match="a pickle that would run code"):
-            ScalarRewardModel(folder, device="cpu").load()
-        assert not (tmp_path / "ran").exists()
-
-    def test_code_in_a_checkpoint_does_not_run(self, tiny: Tiny, tmp_path: Path) -> None:
-        folder = copied(tiny(), tmp_path)
-        (Path(folder) / "modeling_x.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-        configured(folder, model_type="x", auto_map={"AutoConfig": "modeling_x.XConfig"})
-        with pytest.raises(ConfigError):
-            ScalarRewardModel(folder, device="cpu").load()
-        assert not (tmp_path / "ran").exists()
-
-    def test_the_fingerprint_follows_the_weights_not_the_place(
-        self, tiny: Tiny, tmp_path: Path
-    ) -> None:
-        from safetensors.torch import load_file, save_file
-
-        folder = copied(tiny(), tmp_path)
-        before = ScalarRewardModel(tiny(), device="cpu").fingerprint
-        assert ScalarRewardModel(folder, device="cpu").fingerprint == before
-        weights = load_file(Path(folder) / "model.safetensors")
-        weights["score.weight"] += 0.1
-        save_file(weights, Path(folder) / "model.safetensors")
-        assert ScalarRewardModel(folder, device="cpu").fingerprint != before
-
-    def test_without_transformers_the_extra_is_named(
-        self, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        reward = ScalarRewardModel(tiny(), device="cpu")
-        monkeypatch.setitem(sys.modules, "transformers", None)
-        with pytest.raises(MissingExtra, match=r"guerdon\[models\]"):
-            reward.load()
-
-    def test_a_model_that_failed_to_load_is_not_loaded(self, tiny: Tiny) -> None:
-        reward = ScalarRewardModel(tiny(), device="cpu", score_at="<|R|>")
-        for _ in range(2):
-            with pytest.raises(ConfigError, match="score_at"):
-                reward.load()
-        assert reward.residency.state == "absent"
-
-
 def test_running_out_of_memory_divides_a_pack(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     reward = ScalarRewardModel(tiny(), device="cpu", self_check="off")
     expected = score(reward, samples()).values.tolist()
@@ -860,31 +523,6 @@ def test_a_pickle_scores_as_the_original(tiny: Tiny) -> None:
     again = pickle.loads(pickle.dumps(reward))
     assert again.fingerprint == reward.fingerprint
     assert score(again, samples()).values.tolist() == score(reward, samples()).values.tolist()
-
-
-class Evil:
-    """Unpickled, it would leave a file behind."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> Any:
-        return open, (str(self.trace), "w")
-
-
-def copied(folder: str, to: Path) -> str:
-    return str(shutil.copytree(folder, to / "model"))
-
-
-def edit(folder: str, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
-    file = Path(folder) / name
-    content = json.loads(file.read_text())
-    change(content)
-    file.write_text(json.dumps(content))
-
-
-def configured(folder: str, **changes: Any) -> None:
-    edit(folder, "config.json", lambda content: content.update(changes))
 
 
 def test_weights_that_went_to_the_host_and_back_score_the_same(tiny: Tiny) -> None:

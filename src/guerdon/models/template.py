@@ -58,7 +58,8 @@ class Template:
             after the other, and a path names a Jinja file to use as the chat template.
         context: tokens that the model can take.
         too_long: what becomes of longer conversations: a failure, or the tokens at the end or at
-            the start are kept; how many were cut is reported.
+            the start are kept; how many were cut is reported. Special tokens that the tokenizer
+            puts around a plain text (BOS, CLS, SEP) stay.
         written: what a special token of the model is that a response writes out: `text` like any
             other, or `control`, as if the template had put it there.
 
@@ -241,16 +242,30 @@ class Template:
         if not ids:
             return BadInput("prompt and response together are no token at all")
         closing = [] if self.closing in (None, ids[-1]) else [self.closing]
+        head, tail = (0, 0) if self.form == "chat" else self._frame
         room = self.context - len(closing)
         cut = max(0, len(ids) - room)
+        if cut and room <= head + tail:
+            return BadInput(f"{room} tokens leave no room for text beside the special ones")
         if cut and self.too_long == "fail":
             return BadInput(
                 f"the conversation has {len(ids) + len(closing)} tokens and the model takes "
                 f"{self.context}: filter such samples, or say too_long='keep_end' (drops the start "
                 "of the prompt) or 'keep_start' (drops the end of the response)"
             )
-        kept = slice(cut, None) if self.too_long == "keep_end" else slice(None, room)
-        return Encoded((*ids[kept], *closing), cut, text, tuple(map(tuple, offsets[kept])))  # pyright: ignore[reportArgumentType]
+        from_ = head if self.too_long == "keep_end" else len(ids) - tail - cut
+        del ids[from_ : from_ + cut], offsets[from_ : from_ + cut]
+        return Encoded((*ids, *closing), cut, text, tuple(map(tuple, offsets)))  # pyright: ignore[reportArgumentType]
+
+    @cached_property
+    def _frame(self) -> tuple[int, int]:
+        """How many special tokens the tokenizer puts before and behind a plain text."""
+        mask: list[int] = self.tokenizer(
+            PROBE, add_special_tokens=True, return_special_tokens_mask=True
+        )["special_tokens_mask"]
+        if 0 not in mask:
+            return 0, 0
+        return mask.index(0), mask[::-1].index(0)
 
 
 def context_of(tokenizer: Any, config: Any, max_length: int | None) -> int:
