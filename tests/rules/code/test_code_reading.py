@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from guerdon.errors import BadInput
+from guerdon.rules.code.calling import calls_of
 from guerdon.rules.code.checker import same_output, same_value
 from guerdon.rules.code.extraction import program_in
 from guerdon.rules.code.function_tests import read_function_tests
@@ -189,6 +190,21 @@ def test_other_tests_need_a_sandbox(source: str) -> None:
             "private_tests": {"input": ["2"], "output": ["4"]},
             "generated_tests": {"input": [], "output": []},
         },
+        {"input_output": '{"inputs": ["1", "2"], "outputs": ["3", "4"]}', "starter_code": ""},
+        {
+            "public_test_cases": '[{"input": "1", "output": "3", "testtype": "stdin"}]',
+            "private_test_cases": '[{"input": "2", "output": "4", "testtype": "stdin"}]',
+            "metadata": "{}",
+        },
+        {
+            "language": "python",
+            "test_cases": [
+                {"fn_name": None, "input": "1", "output": "3", "type": "stdin_stdout"},
+                {"fn_name": None, "input": "2", "output": "4", "type": "stdin_stdout"},
+            ],
+        },
+        '[{"input": "1", "output": "3", "type": "stdin_stdout"}, '
+        '{"input": "2", "output": "4", "type": "stdin_stdout"}]',
     ],
 )
 def test_forms_of_cases(truth: Any) -> None:
@@ -201,9 +217,44 @@ def test_function_cases() -> None:
 
 
 @pytest.mark.parametrize(
+    "truth",
+    [
+        {"fn_name": "f", "inputs": ["1\n[2]"], "outputs": ["[3]"]},
+        {"input_output": {"fn_name": "f", "inputs": ["1\n[2]"], "outputs": ["[3]"]}},
+        {
+            "public_test_cases": '[{"input": "1\\n[2]", "output": "[3]", '
+            '"testtype": "functional"}]',
+            "private_test_cases": "",
+            "metadata": '{"func_name": "f"}',
+        },
+        [{"input": [1, [2]], "output": [3], "type": "function_call", "fn_name": "f"}],
+        {"tests": [{"input": "1\n[2]", "output": "[3]", "metadata": {"func_name": "f"}}]},
+        {"input": ["1\n[2]"], "output": ["[3]"], "metadata": {"func_name": "f"}},
+    ],
+)
+def test_forms_of_function_cases(truth: Any) -> None:
+    cases = read_cases(truth)
+    assert cases.function == "f"
+    assert cases.calls == (Case("[1,[2]]", "[3]"),)
+
+
+def test_whole_numbers_as_keys_of_arguments() -> None:
+    arguments = [{"1": "a", "-2": {"3": "b"}}, {"1": 1, "x": 2}, {}, {"1" * 5000: 1}, ["1"]]
+    given = read_cases({"fn_name": "f", "inputs": [arguments], "outputs": [0]})
+    (call,) = calls_of(given, 0.0)
+    assert call.arguments[0] == {1: "a", -2: {"3": "b"}}
+    assert call.arguments[1:] == arguments[1:]
+
+
+@pytest.mark.parametrize(
     ("truth", "message"),
     [
         (None, "NoneType"),
+        ({"public_test_cases": "[]", "private_test_cases": "eJxrYJk6"}, "packed"),
+        ({"assert_case": ["assert f(1)"]}, "code_python"),
+        ([{"input": "1", "output": "1", "type": "function_call"}], "fn_name is missing"),
+        ([{"input": "1", "output": "1", "fn_name": "f"}, {"input": "1", "output": "1"}], "kinds"),
+        ({"tests": 3}, "int"),
         ("x", "no JSON"),
         ({}, "neither"),
         ({"inputs": [], "outputs": []}, "no case"),

@@ -26,6 +26,9 @@ from guerdon.rules.code.io_cases import Case, Cases
 from guerdon.rules.code.testing import END_SECONDS, SLICE_SECONDS, answering, channel
 from guerdon.rules.code.verdict import Verdict, failed
 
+LONG = 100
+"""Digits of a key that is no number."""
+
 
 class Ended(Exception):
     """The program's process ended or sent what is no answer."""
@@ -53,9 +56,24 @@ def calls_of(cases: Cases, tolerance: float) -> list[Call]:
         tolerance: see `same_value`.
     """
     return [
-        Call(msgspec.json.decode(case.given), {}, partial(_is_wanted, case, tolerance))
+        Call(
+            list(map(_argument, msgspec.json.decode(case.given))),
+            {},
+            partial(_is_wanted, case, tolerance),
+        )
         for case in cases.calls
     ]
+
+
+def _argument(value: Any) -> Any:
+    """An argument from JSON, which has made keys texts: whole numbers as keys are meant (APPS)."""
+    if not isinstance(value, dict):
+        return value
+    pairs = cast("dict[str, Any]", value)
+    if pairs and all(key.lstrip("-").isdecimal() and len(key) < LONG for key in pairs):
+        with contextlib.suppress(ValueError):
+            return {int(key): item for key, item in pairs.items()}
+    return pairs
 
 
 def _is_wanted(case: Case, tolerance: float, value: Any) -> bool:

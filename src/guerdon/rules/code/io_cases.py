@@ -14,6 +14,23 @@ CONTEST_TESTS = ("public_tests", "private_tests", "generated_tests")
 """Columns of CodeContests, each `{"input": [...], "output": [...]}`."""
 
 
+LIVE_TESTS = ("public_test_cases", "private_test_cases")
+"""Columns of LiveCodeBench, each a list of cases in JSON."""
+
+HELD = ("input_output", "test_cases", "tests", "unit_tests")
+"""Keys that hold cases in one of the other forms."""
+
+CALL_KINDS = frozenset({"functional", "function_call"})
+STREAM_KINDS = frozenset({"stdin", "stdin_stdout"})
+"""What `testtype` or `type` says of a case."""
+
+PACKED = ("eJ", b"eJ")
+"""How compressed data in Base64 begins."""
+
+ASSERTIONS = "assert_case"
+"""Key of verl's SandboxFusion scorer for assertions."""
+
+
 class Case(msgspec.Struct, frozen=True):
     """One case on standard input and output."""
 
@@ -48,27 +65,30 @@ def read_cases(ground_truth: object) -> Cases:
     """The cases in a ground truth.
 
     It may be a mapping, or JSON text of one: `{"inputs", "outputs"}` with an optional `fn_name`
-    (APPS, TACO); `{"input", "output"}` with lists, or the columns of CodeContests that hold such
-    mappings; or a list of mappings with `input` and `output`.
+    (APPS, TACO, PRIME); `{"input", "output"}` with lists; the three columns of CodeContests, or the
+    two of LiveCodeBench; one that holds such under `input_output`, `test_cases` or `tests`; or a
+    list of mappings with `input` and `output`, and the name of a function if they call one
+    (LiveCodeBench, DeepCoder, SYNTHETIC-1).
 
     Raises:
         BadInput: none of these, a different number of inputs and outputs, or no case at all.
 
     Example:
-        >>> read_cases('{"inputs": ["1\\\\n"], "outputs": ["2\\\\n"]}').streams
-        (Case(given='1\\n', wanted='2\\n'),)
+        >>> read_cases('{"inputs": ["1\\n"], "outputs": ["2\\n"]}').streams
+        (Case(given='1\n', wanted='2\n'),)
     """
-    data = _decoded(ground_truth)
-    if isinstance(data, Sequence) and not isinstance(data, str):
-        pairs = [_pair(item) for item in cast("Sequence[object]", data)]
-        cases = Cases(tuple(pairs))
-    elif isinstance(data, Mapping):
-        cases = _from_mapping(cast("Mapping[str, Any]", data))
-    else:
-        raise BadInput(f"the ground truth is a {type(data).__name__}, not a mapping of cases")
+    cases = _from_any(_decoded(ground_truth))
     if not len(cases):
         raise BadInput("the ground truth holds no case")
     return cases
+
+
+def _from_any(data: object, name: str = "") -> Cases:
+    if isinstance(data, Mapping):
+        return _from_mapping(cast("Mapping[str, Any]", data), name)
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        return _from_list(cast("Sequence[object]", data), name)
+    raise BadInput(f"the ground truth is a {type(data).__name__}, not a mapping of cases")
 
 
 def _decoded(value: object) -> object:
@@ -77,24 +97,71 @@ def _decoded(value: object) -> object:
     try:
         return msgspec.json.decode(value)
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise BadInput(f"the ground truth is no JSON: {error}") from None
+        hint = ""
+        if value[:2] in PACKED:
+            hint = "; it looks packed (LiveCodeBench's private tests): unpack it when you make rows"
+        raise BadInput(f"the ground truth is no JSON: {error}{hint}") from None
 
 
-def _from_mapping(data: Mapping[str, Any]) -> Cases:
+def _from_mapping(data: Mapping[str, Any], name: str) -> Cases:
+    name = _function(data) or name
     contest = [data[key] for key in CONTEST_TESTS if data.get(key)]
     if contest:
         found = [_streams(_lists(item, "input", "output")) for item in contest]
         return Cases(tuple(case for cases in found for case in cases))
-    if "inputs" in data:
-        inputs, outputs = _lists(data, "inputs", "outputs")
-        name = data.get("fn_name")
-        if isinstance(name, str) and name:
-            return Cases(function=name, calls=_calls(inputs, outputs))
-        return Cases(_streams((inputs, outputs)))
-    if "input" in data:
-        return Cases(_streams(_lists(data, "input", "output")))
+    columns = [data[key] for key in LIVE_TESTS if data.get(key)]
+    if columns:
+        items = [item for column in columns for item in _list(_decoded(column))]
+        return _from_list(items, name)
+    for key in HELD:
+        if data.get(key):
+            return _from_any(_decoded(data[key]), name)
+    for given, wanted in (("inputs", "outputs"), ("input", "output")):
+        if given in data:
+            inputs, outputs = _lists(data, given, wanted)
+            if name:
+                return Cases(function=name, calls=_calls(inputs, outputs))
+            return Cases(_streams((inputs, outputs)))
+    if ASSERTIONS in data:
+        raise BadInput(f"the ground truth holds {ASSERTIONS}, which the reward code_python runs")
     known = ", ".join(map(str, list(data)[:8]))
     raise BadInput(f"the ground truth has neither inputs and outputs nor input and output: {known}")
+
+
+def _function(data: Mapping[str, Any]) -> str:
+    """The function that cases call: `fn_name`, or LiveCodeBench's `func_name`, maybe in its
+    metadata; empty where there is none."""
+    for key in ("fn_name", "func_name"):
+        if isinstance(data.get(key), str):
+            return data[key]
+    metadata = data.get("metadata")
+    with contextlib.suppress(BadInput):
+        held = _decoded(metadata)
+        if isinstance(held, Mapping):
+            return _function({**cast("Mapping[str, Any]", held), "metadata": None})
+    return ""
+
+
+def _list(data: object) -> Sequence[object]:
+    if isinstance(data, list | tuple):
+        return cast("Sequence[object]", data)
+    raise BadInput(f"cases are a {type(data).__name__}, not a list")
+
+
+def _from_list(items: Sequence[object], name: str) -> Cases:
+    """Cases that are a mapping each; all of them call one function, or none does."""
+    pairs = [_pair(item) for item in items]
+    names = {_function(pair) or name for pair in pairs}
+    kinds = {str(pair.get("testtype", pair.get("type", ""))) for pair in pairs}
+    if len(names) > 1 or len(kinds) > 1:
+        raise BadInput(f"the cases are of several kinds: {sorted(names | kinds)}")
+    calls = bool(kinds & CALL_KINDS)
+    if calls and names == {""}:
+        raise BadInput("the cases call a function, and nothing names it: fn_name is missing")
+    if names == {""} or kinds & STREAM_KINDS:
+        return Cases(tuple(Case(_text(p["input"]), _text(p["output"])) for p in pairs))
+    inputs, outputs = ([pair[key] for pair in pairs] for key in ("input", "output"))
+    return Cases(function=names.pop(), calls=_calls(inputs, outputs)) if pairs else Cases()
 
 
 def _lists(data: object, given: str, wanted: str) -> tuple[list[Any], list[Any]]:
@@ -126,11 +193,11 @@ def _text(item: object) -> str:
     raise BadInput(f"a case holds a {type(item).__name__}, not a text")
 
 
-def _pair(item: object) -> Case:
+def _pair(item: object) -> Mapping[str, Any]:
     if isinstance(item, Mapping):
         pair = cast("Mapping[str, Any]", item)
         if "input" in pair and "output" in pair:
-            return Case(_text(pair["input"]), _text(pair["output"]))
+            return pair
     raise BadInput("a case is no mapping with 'input' and 'output'")
 
 

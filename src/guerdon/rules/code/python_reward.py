@@ -16,7 +16,7 @@ from guerdon.rules.code.code_reward import CodeReward, check_first, no_program
 from guerdon.rules.code.extraction import NO_FENCE, WHICH, NoFence, Which, program_in
 from guerdon.rules.code.fixtures import PYTHON_FIXTURES
 from guerdon.rules.code.function_tests import FunctionTests, as_mapping, read_function_tests
-from guerdon.rules.code.io_cases import Cases, read_cases
+from guerdon.rules.code.io_cases import ASSERTIONS, Cases, read_cases
 from guerdon.rules.code.language import LANGUAGES
 from guerdon.rules.code.literal_tests import literal_calls
 from guerdon.rules.code.testing import run_function_tests
@@ -47,8 +47,9 @@ class CodePython(CodeReward):
 
     The tests are taken from the row's columns, or from a ground truth that holds them:
     `test` and `entry_point` (HumanEval), `test_list` with `test_setup_code` or `test_imports`
-    (MBPP), a ground truth that is a list of assertions or a source with assertions, or `inputs`,
-    `outputs` and `fn_name` (APPS). A prompt that is Python source is run before program and tests.
+    (MBPP), `assert_case` (verl's SandboxFusion), a ground truth that is a list of assertions or a
+    source with assertions, functions `test_...` or classes of them, or `inputs`, `outputs` and
+    `fn_name` (APPS). A prompt that is Python source is run before program and tests.
 
     Args:
         credit: `all` gives 1 if every case passes; `fraction` gives the share of cases.
@@ -183,7 +184,7 @@ def read_work(
     if held.get("fn_name"):
         return Work(cases=read_cases(ground_truth).first(first))
     row = {key: value for key, value in {**columns, **held}.items() if value is not None}
-    test, test_list = row.get("test"), row.get("test_list")
+    test, test_list = row.get("test"), row.get("test_list", row.get(ASSERTIONS))
     if not held and test is None and test_list is None:
         if isinstance(ground_truth, str):
             test = ground_truth

@@ -30,10 +30,10 @@ class CodeStdio(CodeReward):
     """1 if the program in the response prints what it should for every input, else 0; or a share.
 
     All cases of a program run in one sandbox that knows the inputs only; outputs are compared in
-    this process. A program has to end with exit code 0. The ground truth holds the cases in the
-    form of APPS and TACO (`inputs`, `outputs`, and `fn_name` for a function in Python), of
-    CodeContests (`input`, `output`, or its three columns of tests), or as a list of mappings with
-    `input` and `output`; each also as JSON text.
+    this process. A program has to end with exit code 0. The ground truth holds the cases in a form
+    that `read_cases` knows: of APPS, TACO and PRIME (`inputs`, `outputs`, and `fn_name` for a
+    function in Python), of CodeContests (`input`, `output`, or its three columns of tests), or a
+    list of mappings with `input` and `output` (LiveCodeBench, DeepCoder); each also as JSON text.
 
     Args:
         language: `python`, `javascript` (Node), `cpp` (g++, C++17) or `bash`.
