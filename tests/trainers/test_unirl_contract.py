@@ -1,12 +1,17 @@
-"""UniRL's backends and its service, held by classes written from the published contract.
+"""UniRL's backends and its service: its own where a checkout is named, else classes written here.
 
-UniRL is on no package index. `Texts`, `Images`, `Videos`, `Req` and `Track` below stand for its
-types, and `TheirService` for what `unirl/reward/service.py` (0.1.0) makes of a backend's response.
+UniRL is on no package index. With GUERDON_UNIRL_SOURCE, a checkout, the tests of `driven` run its
+own service and ours on its own types (`drivers/unirl_contract.py`). `Texts`, `Images`, `Videos`,
+`Req` and `Track` below stand for its types, and `TheirService` for what `unirl/reward/service.py`
+(0.1.0) makes of a backend's response; `Packed`, `Turn`, `Part` and `Whole` for later versions.
 """
 
 import math
+import pickle
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,17 +20,27 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.neural
 
 from guerdon.compose import Child, WeightedSum  # noqa: E402
-from guerdon.errors import ConfigError, ScoringFailed, Unavailable  # noqa: E402
+from guerdon.errors import (  # noqa: E402
+    ConfigError,
+    ScoringFailed,
+    Unavailable,
+    UnknownReward,
+)
 from guerdon.models.base import ModelReward  # noqa: E402
 from guerdon.registry import load_file  # noqa: E402
 from guerdon.reward import reward  # noqa: E402
+from guerdon.trainers import unirl as ours  # noqa: E402
 from guerdon.trainers.unirl import (  # noqa: E402
     GuerdonBackend,
     RewardRequest,
     RewardResponse,
     RewardService,
+    StepStopped,
 )
+from guerdon.trainers.unirl.remote import remote_reward_service  # noqa: E402
 
+interpreter = load_file(str(Path(__file__).with_name("parity") / "interpreter.py"))
+parity_rewards = load_file(str(Path(__file__).with_name("parity") / "rewards.py"))
 cases = load_file(str(Path(__file__).with_name("parity") / "cases.py"))
 NEUTRAL = 0.125
 RNG = np.random.default_rng(5)
@@ -474,6 +489,10 @@ def test_the_models_are_moved():
     ("make", "message"),
     [
         (lambda: GuerdonBackend("gsm8k", input_kind="txt"), "did you mean 'text'"),
+        (
+            lambda: GuerdonBackend("gsm8k", prompt_source="orignal"),
+            "did you mean 'original'",
+        ),
         (lambda: RewardService(None, "zeor"), "did you mean 'zero'"),
         (lambda: RewardService(None, "soft", 0), "above 0"),
         (lambda: RewardService(object()).preferred_input_kind, "preferred_input_kind is ''"),
@@ -490,3 +509,348 @@ def test_a_request_without_what_is_scored():
         GuerdonBackend("gsm8k", input_kind="text").compute_rewards(request)
     assert request.images[0].size == (4, 4)
     assert not request.is_video
+
+
+def test_what_was_generated_is_of_another_kind():
+    request = RewardRequest(generated={"image": Texts(["a"])})
+    with pytest.raises(ValueError, match="scores image, and text was generated"):
+        GuerdonBackend("jpeg_compressibility").compute_rewards(request)
+
+
+# Tensors, and what later versions of UniRL hand over.
+
+
+@dataclass
+class Packed:
+    """Images of any sizes, one after another."""
+
+    items: list
+    packed_pixels: object = None
+
+    def __len__(self):
+        return len(self.items)
+
+    def to_list(self):
+        return [SimpleNamespace(pixels=one) for one in self.items]
+
+
+@dataclass
+class ImageSets:
+    rows: list
+
+    def __len__(self):
+        return len(self.rows)
+
+
+def picture(value, *size):
+    return torch.full((3, *(size or (8, 8))), value)
+
+
+@reward(name="brightest", auto_register=False, deadline=20.0)
+def brightest(images=(), videos=()) -> float:
+    """The largest number of what was generated."""
+    (media,) = (*(images or ()), *(videos or ()))
+    return float(media.array.max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("image", lambda ones: Images(torch.stack(ones))),
+        ("image", lambda ones: Packed([ones[0], ones[1][:, :4]])),
+        ("video", lambda ones: Videos([Clip(one[None]) for one in ones])),
+    ],
+)
+def test_tensors_go_to_workers(kind, make, dtype, pool):
+    """A sync reward with a deadline runs in a worker process, where no tensor can go."""
+    made = make([picture(0.25).to(dtype), picture(0.5).to(dtype)])
+    backend = GuerdonBackend(brightest, input_kind=kind, backend=pool)
+    found = backend.compute_rewards(RewardRequest(generated={kind: made}))
+    assert found.rewards == [0.25, 0.5]
+
+
+@reward(name="sources", auto_register=False)
+def sources(images, prompt, prompt_messages) -> float:
+    """Images before the text of the prompt, and the length of the text."""
+    (message,) = prompt_messages
+    pictures = [part.media for part in message.content if part.media is not None]
+    assert message.content[-1].text == prompt
+    return 10.0 * len(pictures) + len(prompt)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (
+            SimpleNamespace(  # before `conditioning`
+                primitives={"text": Texts(["red", "blue"]), "image": Packed([picture(0.0)] * 2)},
+                generated={"image": Packed([picture(1.0)] * 2)},
+            ),
+            {"generation": [13.0, 14.0], "original": [13.0, 14.0]},
+        ),
+        (
+            SimpleNamespace(
+                conditioning={"image": ImageSets([[picture(0.0)], [picture(0.0)] * 3])},
+                generation_prompt=Texts(["redder", "bluer"]),
+                original_prompt=Texts(["red", "blue"]),
+                generated={"image": Packed([picture(1.0)] * 2)},
+            ),
+            {"generation": [16.0, 35.0], "original": [13.0, 34.0]},
+        ),
+        (
+            SimpleNamespace(
+                primitives={"text": Texts(["red", "blue"])},
+                image_references=[Packed([picture(0.0)] * 2), Packed([picture(0.5)] * 2)],
+                generated={"image": Packed([picture(1.0)] * 2)},
+            ),
+            {"generation": [23.0, 24.0], "original": [23.0, 24.0]},
+        ),
+    ],
+)
+def test_requests_of_later_versions(request_, expected):
+    for row in getattr(request_, "conditioning", {}).values():
+        row.rows = [Packed(one) for one in row.rows]
+    request_.metadata = request_.sample_ids = request_.group_ids = None
+    for source, numbers in expected.items():
+        found = GuerdonBackend(sources, prompt_source=source).compute_rewards(request_)
+        assert found.rewards == numbers
+
+
+@dataclass
+class Turn:
+    role: str
+    content: object
+
+
+@dataclass
+class Part:
+    sample_ids: list
+    primitives: dict
+    sampling_params: object = None
+    segment: object = None
+    rewards: object = None
+    component_rewards: object = None
+    primitive_metadata: dict = field(default_factory=dict)
+
+    @property
+    def group_ids(self):
+        return [name.rpartition("/")[0] for name in self.sample_ids]
+
+
+@dataclass
+class Whole:
+    """A `Sample` of later versions: what the model was told, and at last what it made."""
+
+    told: list
+    parts: list
+    metadata: list
+
+    def turns(self):
+        return self.told
+
+    def root_metadata(self, index):
+        assert index == -1
+        return self.metadata
+
+    def with_parts(self, parts):
+        return Whole(self.told, parts, self.metadata)
+
+
+def whole(made, kind="text", told=(), metadata=(), **more):
+    ids = [f"p/{i}" for i in range(len(made))]
+    part = Part(ids, {kind: made}, **more)
+    return Whole(list(told), [part], list(metadata) or [None] * len(made))
+
+
+def test_the_last_part_of_a_sample_is_scored():
+    told_ = [Turn("user", Texts(["5", "6"])), Turn("assistant", Texts(["7", "8"]))]
+    sample = whole(Texts(["1", "2"]), told=told_, metadata=[{"n": 3}, {"n": 4}])
+    by_source = {"generation": [713.0, 824.0], "original": [513.0, 624.0]}
+    for source, numbers in by_source.items():
+        backend = GuerdonBackend(told, input_kind="text", prompt_source=source)
+        scored = RewardService(backend).score_and_attach(sample)
+        assert scored.parts[-1].rewards.tolist() == numbers
+    assert sample.parts[-1].rewards is None
+    with pytest.raises(RuntimeError, match="rewards already"):
+        RewardService(backend).score_and_attach(scored)
+    with pytest.raises(ValueError, match="scores image, and the last part has"):
+        RewardService(GuerdonBackend("jpeg_compressibility")).score_and_attach(sample)
+
+
+def test_images_of_a_sample_have_their_sources():
+    told_ = [Turn("user", Texts(["red"])), Turn("user", Packed([picture(0.0)]))]
+    sample = whole(Packed([picture(1.0)]), "image", told_)
+    scored = RewardService(GuerdonBackend(sources)).score_and_attach(sample)
+    assert scored.parts[-1].rewards.tolist() == [13.0]
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (Sampling(), [0.5, 0.0]),
+        (SimpleNamespace(max_new_tokens=10, emits_fixed_length=True), [0.5, 0.5]),
+        (SimpleNamespace(num_inference_steps=10), [0.5, 0.5]),
+        (None, [0.5, 0.5]),
+    ],
+)
+def test_a_part_that_ran_out_of_tokens(params, expected):
+    segment = Segment(torch.tensor([6, 10]))
+    sample = whole(Texts(["0.5", "0.5"]), sampling_params=params, segment=segment)
+    scored = RewardService(GuerdonBackend(signed, input_kind="text")).score_and_attach(sample)
+    assert scored.parts[-1].rewards.tolist() == expected
+
+
+def test_pictures_made_of_tokens_keep_their_reward():
+    """They have the length that they must have; UniRL 0.1.0 makes 0 of all of them."""
+    segment = Segment(torch.tensor([10]))
+    track = Track(["a"], Images(torch.zeros(1, 3, 8, 8)), segment=segment)
+    service = RewardService(GuerdonBackend("jpeg_compressibility"), "soft", 1)
+    scored = service.score_and_attach(req=Req({}, [], {"ar": Sampling()}), track=track)
+    assert scored.rewards.tolist() == pytest.approx([-0.001262], abs=1e-6)
+
+
+def test_what_stops_a_step_can_be_caught_both_ways_and_pickled():
+    backend = GuerdonBackend(signed, input_kind="text")
+    with pytest.raises(StepStopped) as caught:
+        RewardService(backend).score_and_attach(req=Req(), track=text_track(["0.5", "x"]))
+    assert {RuntimeError, ScoringFailed} <= set(type(caught.value).__mro__)
+    assert [type(one).__name__ for one in caught.value.outcomes] == ["Score", "Failure"]
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert '(1, "signed: raised (scorer): ValueError' in str(again)
+
+
+# A role of UniRL's workers.
+
+
+@pytest.fixture
+def unirl(monkeypatch):
+    """Its modules with `Remote` and `distributed`, as its handle looks at them."""
+
+    class Remote:
+        def __init__(self):
+            self.device = None
+
+        def setup(self, device):
+            self.device = device
+
+    def distributed(*, dispatch_mode):
+        def mark(function):
+            def marked(*arguments, **keywords):
+                return function(*arguments, **keywords)
+
+            marked._distributed_config = {"dispatch_mode": dispatch_mode}
+            return marked
+
+        return mark
+
+    names = ("unirl", "unirl.distributed", "unirl.distributed.group")
+    for name in (*names, f"{names[-1]}.dispatch", f"{names[-1]}.remote"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    dispatch = sys.modules[f"{names[-1]}.dispatch"]
+    dispatch.distributed, dispatch.Dispatch = distributed, SimpleNamespace(DP_SCATTER="scatter")
+    sys.modules[f"{names[-1]}.remote"].Remote = Remote
+    remote_reward_service.cache_clear()
+    yield
+    remote_reward_service.cache_clear()
+
+
+def test_the_service_is_a_role_of_its_workers(unirl):
+    role = ours.RemoteRewardService
+    assert pickle.loads(pickle.dumps(role)) is role
+    marked = [name for name in dir(role) if hasattr(getattr(role, name), "_distributed_config")]
+    assert marked == ["score_and_attach"]
+    service = role(GuerdonBackend(signed, input_kind="text"), truncated_reward="keep")
+    service.setup("cuda:0")
+    assert (service.device, service.truncated_reward) == ("cuda:0", "keep")
+    scored = service.score_and_attach(req=Req(), track=text_track(["0.5"]))
+    assert scored.rewards.tolist() == [0.5]
+    service.shutdown()
+
+
+def test_without_unirl_there_is_no_role(monkeypatch):
+    monkeypatch.setitem(sys.modules, "unirl", None)
+    remote_reward_service.cache_clear()
+    with pytest.raises(UnknownReward, match="unirl"):
+        _ = ours.RemoteRewardService
+    with pytest.raises(AttributeError, match="RemoteRewardServise"):
+        _ = ours.RemoteRewardServise
+
+
+# UniRL's own code.
+
+
+@pytest.fixture(scope="module")
+def driven(tmp_path_factory):
+    return interpreter.drive_checkout(
+        "unirl", tmp_path_factory.mktemp("unirl"), modules=("unirl/reward/service.py",)
+    )
+
+
+WHOSE = pytest.mark.parametrize("whose", ["theirs", "ours"])
+
+
+def test_its_workers_can_dispatch_ours(driven):
+    marks = driven["marks"]
+    assert marks["same"]
+    assert marks["inherited"]
+    assert marks["bases"][:3] == ["RemoteRewardService", "RewardService", "Remote"]
+    assert marks["attributes"] == ["transport", "cuda:0", "rank"]
+
+
+@WHOSE
+@pytest.mark.parametrize("name", cases.REWARDS)
+def test_both_services_give_the_value(driven, whose, name):
+    tiny = parity_rewards.tiny_model
+    expected = [
+        tiny.call_sync(responses=[row.response])[0]
+        if name == "tiny_model"
+        else cases.REWARDS[name](row)
+        for row in cases.ROWS
+    ]
+    found = driven[whose][name]
+    assert found["rewards"] == torch.tensor(expected, dtype=torch.float32).tolist()
+    if name == "composite":
+        holes = [value is None for value in found["components"]["tidy"]]
+        assert holes == [row.judge == "down" for row in cases.ROWS]
+
+
+@WHOSE
+def test_both_services_score_media_and_prompts(driven, whose):
+    found = driven[whose]
+    first, *rest = found["images"]["rewards"]
+    assert found["videos"]["rewards"] == pytest.approx([first, sum(rest) / 3], rel=1e-6)
+    for name in ("edited", "edited in a pool"):
+        assert found[name]["rewards"] == [4.0, 4.0, 5.0, 5.0]
+    assert found["fanned"]["rewards"] == [1.0, 0.0, 1.0, 0.0]
+    assert found["their backend"] == {"rewards": [1.0, 2.0], "components": {"twice": [2.0, 4.0]}}
+
+
+def test_where_the_services_differ(driven):
+    theirs, mine = driven["theirs"], driven["ours"]
+    for mode in ("keep", "soft"):
+        assert theirs[mode] == mine[mode]
+    assert theirs["zero"]["rewards"] == [0.5, 0.5, 0.0, 0.0]
+    assert mine["zero"]["rewards"] == [0.5, 0.5, 0.0, -0.5]  # no negative reward is raised
+    assert math.isnan(theirs["their nan"]["rewards"][1])
+    assert mine["their nan"].startswith("RuntimeError: 1 of 2 samples have no reward")
+    for found in (theirs, mine):
+        assert found["wrong kind"].startswith(("ValueError: ", "InvalidSample: "))
+
+
+@WHOSE
+@pytest.mark.parametrize("fault", [*cases.FAULTS, "abstention"])
+def test_both_services_are_stopped_by_a_failure(driven, whose, fault):
+    told = "faulty: abstention: not mine"
+    if fault != "abstention":
+        kind, blame = cases.FAULTS[fault]
+        told = f"faulty: {kind} ({blame})"
+    raised = driven[whose][f"{fault} raises"]
+    assert raised.startswith(("RuntimeError: ", "StepStopped: "))
+    assert "1 of 3 sample" in raised
+    assert told in raised
+    found = driven[whose][f"{fault} neutral"]
+    assert found["rewards"] == [1.0, NEUTRAL, 1.0]
+    assert found["components"]["guerdon_assigned"] == [0.0, 1.0, 0.0]
+    assert found["components"]["guerdon_failed"] == [0.0, float(fault != "abstention"), 0.0]

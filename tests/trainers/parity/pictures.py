@@ -30,3 +30,11 @@ def faulty_picture(images, fault: str = ""):
 def told(images, prompt: str, ground_truth: str, index: int, num_turns: int | None = None) -> float:
     """Index, turns, and whether prompt and truth differ, as digits."""
     return 100.0 * index + 10.0 * (num_turns or 0) + float(prompt != ground_truth)
+
+
+@reward(name="edited", auto_register=False)
+def edited(images, prompt_messages) -> float:
+    """Whether a picture is brighter than its source, plus the letters of the instruction."""
+    (message,) = prompt_messages
+    source, text = message.content
+    return float(source.media.array.max() < images[0].array.max()) + len(text.text)

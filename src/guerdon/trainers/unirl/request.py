@@ -19,6 +19,17 @@ from guerdon.outcomes import Outcomes
 from guerdon.sample import Media, Message, Part, Sample
 
 KINDS = ("image", "video", "text")
+MODALITIES: Mapping[str, str] = {
+    "texts": "text",
+    "frames": "video",
+    "waveform": "audio",
+    "pixels": "image",
+    "packed_pixels": "image",
+    "rows": "image",
+}
+"""By what UniRL's primitives hold: dense and packed images, and several images per sample."""
+
+UNKNOWN = "media"
 PROMPT_SOURCES = ("generation", "original")
 GROUND_TRUTHS = ("answer", "ground_truth")
 """Keys of the metadata that hold what UniRL's text rewards compare with."""
@@ -151,6 +162,8 @@ def samples_of(request: Any, kind: str, prompt_source: str = PROMPT_SOURCES[0]) 
     if made is None:
         there = ", ".join(request.generated) or "nothing"
         raise InvalidSample(f"the reward scores {kind}, and the request has {there}")
+    if modality(made) not in (kind, UNKNOWN):
+        raise InvalidSample(f"the reward scores {kind}, and {modality(made)} was generated")
     things: Sequence[Any] = _texts(made) or [] if kind == "text" else _media(made, kind)
     size = len(things)
     prompts = _column("prompts", _prompts(request, prompt_source), size)
@@ -169,6 +182,11 @@ def samples_of(request: Any, kind: str, prompt_source: str = PROMPT_SOURCES[0]) 
         )
         for i in range(size)
     ]
+
+
+def modality(primitive: Any) -> str:
+    """Under which key UniRL puts a primitive (`unirl/types/primitives.py`)."""
+    return next((key for name, key in MODALITIES.items() if hasattr(primitive, name)), UNKNOWN)
 
 
 def _column(name: str, column: Sequence[Any] | None, size: int) -> Sequence[Any]:

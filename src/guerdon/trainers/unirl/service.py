@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from guerdon.errors import ConfigError, MissingExtra, ScoringFailed, nearest
 from guerdon.trainers.no_score import LARGEST_SINGLE
-from guerdon.trainers.unirl.request import KINDS, RewardRequest
+from guerdon.trainers.unirl.request import KINDS, RewardRequest, modality
 from guerdon.truncation import MODES
 
 SHOWN = 3
@@ -184,11 +184,11 @@ def _of_sample(sample: Any, kind: str) -> RewardRequest:
         )
     ids = list(part.sample_ids)
     turns = [(turn.role, turn.content) for turn in sample.turns()]
-    texts = [content for _, content in turns if _modality(content) == "text"]
-    images = [c for role, c in turns if role == "user" and _modality(c) == "image"]
+    texts = [content for _, content in turns if modality(content) == "text"]
+    images = [c for role, c in turns if role == "user" and modality(c) == "image"]
     sound = getattr(part, "primitive_metadata", {}).get("audio", {})
     return RewardRequest(
-        primitives={_modality(content): content for _, content in turns},
+        primitives={modality(content): content for _, content in turns},
         generated=generated,
         metadata=_told(sample.root_metadata(-1)),
         prompt_ids=ids,
@@ -208,12 +208,6 @@ def _check_unscored(made: Any) -> None:
 def _told(metadata: list[Any]) -> list[Any] | None:
     """Metadata, or None where no sample has any."""
     return metadata if any(row is not None for row in metadata) else None
-
-
-def _modality(primitive: Any) -> str:
-    """Under which key UniRL puts a primitive (`unirl/types/primitives.py`)."""
-    fields = {"texts": "text", "frames": "video", "waveform": "audio"}
-    return next((key for name, key in fields.items() if hasattr(primitive, name)), "image")
 
 
 def _ar(req: Any) -> Any:
