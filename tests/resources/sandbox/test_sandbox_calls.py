@@ -67,6 +67,7 @@ WITH_ARGUMENTS: list[tuple[str, tuple[int, ...], str, str]] = [
     ("fcntl", (1, 8, 1), "EPERM", "EPERM"),
     ("fcntl", (1, 10, 9), "EPERM", "EPERM"),
     ("fcntl", (1, 15, 0), "EPERM", "EPERM"),
+    ("fcntl", (1, 1031, 1 << 20), "EPERM", "EPERM"),
     ("fcntl", (1, 3), "allowed", "allowed"),
     ("ioctl", (1, 0x8901, 0), "EPERM", "EPERM"),
     ("ioctl", (1, 0x8902, 0), "EPERM", "EPERM"),

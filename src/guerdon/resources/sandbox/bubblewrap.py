@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from guerdon.resources.sandbox.command import Command
-from guerdon.resources.sandbox.engine import NOBODY, Plan, environment
+from guerdon.resources.sandbox.engine import ENTRY_BYTES, NOBODY, Plan, environment
 from guerdon.resources.sandbox.files import Blobs
 from guerdon.resources.sandbox.limits import MIB, Limits
 from guerdon.resources.sandbox.seccomp import build_filter
+from guerdon.resources.sandbox.tree import descendants
 
 FOLDER = "/tmp"
 
@@ -83,7 +85,7 @@ class Bubblewrap:
             *command.argv,
         ]
         descriptors = (status, *blobs.descriptors, *command.descriptors)
-        return Plan(tuple(argv), descriptors, None, _nothing)
+        return Plan(tuple(argv), descriptors, _entries, _nothing)
 
     @cached_property
     def _become_nobody(self) -> list[str]:
@@ -163,6 +165,23 @@ def _files(command: Command, blobs: Blobs) -> list[str]:
         path = str(PurePosixPath(FOLDER, name))
         arguments += ["--perms", "0755", "--file", str(blobs.add(data)), path]
     return arguments
+
+
+def _entries(pid: int) -> int:
+    """What the files of a sandbox count as; the kernel bounds their bytes, but not how many."""
+    found = [_entries_of(f"/proc/{member}/root") for member in descendants(pid)]
+    return max(found, default=0)
+
+
+def _entries_of(root: str) -> int:
+    total = 0
+    for folder in (FOLDER, "/dev/shm"):
+        # One that has just started still sees the host's folders.
+        with contextlib.suppress(OSError):
+            if os.stat(root + folder).st_dev != os.stat(folder).st_dev:
+                found = os.statvfs(root + folder)
+                total += (found.f_files - found.f_ffree) * ENTRY_BYTES
+    return total
 
 
 def _nothing() -> None:

@@ -17,6 +17,13 @@ NOBODY = 65534
 """The user that owns nothing (`nobody`, and the kernel's overflow user)."""
 
 
+ENTRY_BYTES = 4096
+"""What each file and folder counts as, however small: the kernel keeps memory for it."""
+
+UNMEASURED = 1 << 62
+"""The size of a folder that cannot be looked into."""
+
+
 class Plan(msgspec.Struct, frozen=True):
     """How one confined program is started, watched and cleaned up after.
 
@@ -24,13 +31,14 @@ class Plan(msgspec.Struct, frozen=True):
         argv: what to start; it reports on the status descriptor, one JSON object per line:
             `{"child-pid": n}`, and `{"exit-code": n}` once the program was really started.
         descriptors: what it inherits.
-        disk_bytes: measures the private folder where nothing else bounds it, else None.
+        disk_bytes: measures what the private folders hold beyond what the kernel bounds; gets the
+            root of the tree of processes.
         release: removes what the run left on the host.
     """
 
     argv: tuple[str, ...]
     descriptors: tuple[int, ...]
-    disk_bytes: Callable[[], int] | None
+    disk_bytes: Callable[[int], int]
     release: Callable[[], None]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from guerdon.resources.sandbox.bubblewrap import ETC, ROOT_FOLDERS
 from guerdon.resources.sandbox.bundle import as_source
 from guerdon.resources.sandbox.command import Command
-from guerdon.resources.sandbox.engine import Plan, environment
+from guerdon.resources.sandbox.engine import ENTRY_BYTES, UNMEASURED, Plan, environment
 from guerdon.resources.sandbox.files import Blobs
 from guerdon.resources.sandbox.limits import HARD_SECONDS, Limits
 from guerdon.resources.sandbox.seccomp import build_filter
@@ -95,7 +95,7 @@ class Landlock:
         return Plan(
             argv=(sys.executable, "-I", "-S", "-B", "-c", source, str(descriptor)),
             descriptors=(status, descriptor, *command.descriptors),
-            disk_bytes=lambda: _size(folder),
+            disk_bytes=lambda _: _size(folder),
             release=lambda: _remove(folder),
         )
 
@@ -137,16 +137,24 @@ def _write_files(folder: str, command: Command) -> None:
 
 
 def _size(folder: str) -> int:
-    """Bytes and entries below a folder; each entry counts as much as an inode takes."""
+    """Bytes and entries below a folder; `UNMEASURED` where it cannot be looked into.
+
+    A program could hide files in a folder whose path is too long, or which only it may list.
+    """
     total = 0
     open_folders = [folder]
     while open_folders:
-        with contextlib.suppress(OSError), os.scandir(open_folders.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    total += 512 + entry.stat(follow_symlinks=False).st_blocks * 512
+        try:
+            with os.scandir(open_folders.pop()) as entries:
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    total += ENTRY_BYTES + found.st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
                         open_folders.append(entry.path)
+        except FileNotFoundError:
+            continue  # it has just been removed; what else is there is found at the next look
+        except OSError:
+            return UNMEASURED
     return total
 
 

@@ -18,7 +18,7 @@ from typing import cast
 import msgspec
 
 from guerdon.resources.sandbox import tree
-from guerdon.resources.sandbox.engine import Engine, Plan
+from guerdon.resources.sandbox.engine import UNMEASURED, Engine, Plan
 from guerdon.resources.sandbox.keeping import kept_files
 from guerdon.resources.sandbox.limits import Limits
 from guerdon.resources.sandbox.result import Result
@@ -267,10 +267,12 @@ class Running:
         used = tree.memory_bytes(self._process.pid)
         if used > self._limits.memory_bytes:
             self.kill(Status.MEMORY, f"its processes used {used >> 20} MiB of memory")
-        elif self._plan.disk_bytes is not None:
-            size = self._plan.disk_bytes()
-            if size > self._limits.disk_bytes:
-                self.kill(Status.OUTPUT, f"its folder held {size >> 20} MiB")
+            return
+        size = self._plan.disk_bytes(self._process.pid)
+        if size >= UNMEASURED:
+            self.kill(Status.OUTPUT, "its folder cannot be measured: nested too deeply, or locked")
+        elif size > self._limits.disk_bytes:
+            self.kill(Status.OUTPUT, f"its folder held {size >> 20} MiB, or too many files")
 
     def _close(self) -> Result:
         """The result; nothing of the run is left afterwards."""

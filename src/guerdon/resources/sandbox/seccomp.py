@@ -69,7 +69,7 @@ IGNORED = ("sched_yield",)
 
 REFUSED_OPTIONS = (
     ("prctl", 0, (1, 36, 62)),
-    ("fcntl", 1, (8, 10, 15)),
+    ("fcntl", 1, (8, 10, 15, 1031)),
     ("ioctl", 1, (0x8901, 0x8902, 0x5412, 0x541C)),
 )
 """Calls, the place of an argument, and what it may not be.
@@ -77,6 +77,7 @@ REFUSED_OPTIONS = (
 - PR_SET_PDEATHSIG, by which a program ends with its sandbox; PR_SET_CHILD_SUBREAPER, by which
   orphans come to it; PR_SCHED_CORE, which makes it wait for a processor.
 - F_SETOWN, F_SETSIG and F_SETOWN_EX, and FIOSETOWN and SIOCSPGRP: they let a file send signals.
+- F_SETPIPE_SZ: it gives a pipe more memory, which no limit of a process counts.
 - TIOCSTI and TIOCLINUX: they type into a terminal.
 """
 
