@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 import msgspec
 
@@ -35,6 +36,26 @@ NOT_MEANING = frozenset(
     | {"retry", "rest", "value_range", "higher_is_better"}
 )
 """Options that say where and how a server is asked, not what."""
+
+
+class Talk(TypedDict, total=False):
+    """Options of every foreign reward; `ForeignReward` says what they mean."""
+
+    token: str | None
+    name: str | None
+    value_range: Sequence[float | None] | None
+    higher_is_better: bool
+    connections: int
+    timeout: float
+    connect_timeout: float
+    retry: Retry | Mapping[str, Any] | None
+    rest: float
+
+
+class BatchTalk(Talk, total=False):
+    """Also of those that ask for several samples at once."""
+
+    batch_size: int
 
 
 class ForeignReward(BaseReward):
@@ -98,6 +119,10 @@ class ForeignReward(BaseReward):
         self.value_range = _range(value_range)
         self.higher_is_better = higher_is_better
         self._reset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = _spelled_out(cls)
 
     # What a protocol defines.
 
@@ -275,6 +300,21 @@ def _range(given: Sequence[float | None] | None) -> Range:
         UNBOUNDED[0] if low is None else float(low),
         UNBOUNDED[1] if high is None else float(high),
     )
+
+
+def _spelled_out(cls: type[ForeignReward]) -> inspect.Signature:
+    """The constructor's signature with the shared options named one by one."""
+    found = inspect.signature(cls.__init__)
+    own = list(found.parameters.values())[1:]
+    rest = next((p for p in own if p.kind is p.VAR_KEYWORD), None)
+    if rest is None:
+        return found.replace(parameters=own)
+    # As text or as a type, whether or not its module postpones annotations.
+    batched = BatchTalk.__name__ in str(rest.annotation)
+    keys = {*inspect.get_annotations(Talk), *(("batch_size",) if batched else ())}
+    shared = inspect.signature(ForeignReward.__init__).parameters.values()
+    kept = [p for p in own if p is not rest]
+    return found.replace(parameters=[*kept, *(p for p in shared if p.name in keys)])
 
 
 def _is_positive(value: object) -> bool:

@@ -6,15 +6,14 @@ reward: {name: latent_remote, url: "http://10.0.0.2:8000/v1/score"}
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
 from guerdon.errors import BadInput, Blame, ConfigError, FailureKind
 from guerdon.outcome import Score, as_number, failure
-from guerdon.policy import Retry
 from guerdon.remote.address import Urls
-from guerdon.remote.foreign import ForeignReward, Given
+from guerdon.remote.foreign import ForeignReward, Given, Talk
 from guerdon.sample import Sample
 from guerdon.wire.assigned import restored
 from guerdon.wire.safetensors import write_tensors
@@ -47,15 +46,7 @@ class RemoteLatent(ForeignReward):
         noise_seed: of the noise; None leaves it to the server.
         score_scale: factor.
         score_bias: added.
-        token: see `ForeignReward`, as for all that follow.
-        name: of the reward here.
-        value_range: lowest and highest value, None for an end without a bound.
-        higher_is_better: direction.
-        connections: requests in flight per server.
-        timeout: seconds that a server may take for one request.
-        connect_timeout: seconds for reaching a server.
-        retry: rounds over all servers, as a `Retry` or a mapping with its fields.
-        rest: seconds for which a server that failed is left alone, where there is another.
+        **talk: how servers are asked, and what the reward declares; see `ForeignReward`.
 
     Raises:
         ConfigError: a setting that cannot work.
@@ -75,15 +66,7 @@ class RemoteLatent(ForeignReward):
         noise_seed: int | None = 0,
         score_scale: float = 1.0,
         score_bias: float = 0.0,
-        token: str | None = None,
-        name: str | None = None,
-        value_range: Sequence[float | None] | None = None,
-        higher_is_better: bool = True,
-        connections: int = 64,
-        timeout: float = 120.0,
-        connect_timeout: float = 10.0,
-        retry: Retry | Mapping[str, Any] | None = None,
-        rest: float = 5.0,
+        **talk: Unpack[Talk],
     ) -> None:
         if not 0 <= noise_level <= 1:
             raise ConfigError(f"latent_remote: noise_level lies in [0, 1], got {noise_level}")
@@ -91,19 +74,7 @@ class RemoteLatent(ForeignReward):
         if noise_seed is not None:
             self._noise["seeds"] = np.array([noise_seed], np.int64)
         self._scale, self._bias = score_scale, score_bias
-        super().__init__(
-            url,
-            token=token,
-            name=name,
-            value_range=value_range,
-            higher_is_better=higher_is_better,
-            batch_size=1,
-            connections=connections,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            retry=retry,
-            rest=rest,
-        )
+        super().__init__(url, batch_size=1, **talk)
 
     def path(self) -> str:
         """The URL has it."""

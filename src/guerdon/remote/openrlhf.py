@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import msgspec
 
 from guerdon.outcome import as_number
-from guerdon.policy import Retry
 from guerdon.remote.address import Urls
 from guerdon.remote.conversation import ChatTemplate, messages_of, plain_texts
-from guerdon.remote.foreign import ForeignReward, Given, plain_json, unusable
+from guerdon.remote.foreign import BatchTalk, ForeignReward, Given, plain_json, unusable
 from guerdon.sample import Sample
 from guerdon.wire.assigned import ASSIGNED, OUTCOME, restored
 
@@ -35,16 +34,7 @@ class OpenRlhfReward(ForeignReward):
         tokenizer: folder or name of a tokenizer, whose chat template makes one text of
             conversations; without one, prompts and responses must be text.
         path: below the URL.
-        token: see `ForeignReward`, as for all that follow.
-        name: of the reward here.
-        value_range: lowest and highest value, None for an end without a bound.
-        higher_is_better: direction.
-        batch_size: most samples of one request.
-        connections: requests in flight per server.
-        timeout: seconds that a server may take for one request.
-        connect_timeout: seconds for reaching a server.
-        retry: rounds over all servers, as a `Retry` or a mapping with its fields.
-        rest: seconds for which a server that failed is left alone, where there is another.
+        **talk: how servers are asked, and what the reward declares; see `ForeignReward`.
 
     Raises:
         ConfigError: a setting that cannot work.
@@ -62,32 +52,11 @@ class OpenRlhfReward(ForeignReward):
         *,
         tokenizer: str | None = None,
         path: str = PATH,
-        token: str | None = None,
-        name: str | None = None,
-        value_range: Sequence[float | None] | None = None,
-        higher_is_better: bool = True,
-        batch_size: int = 32,
-        connections: int = 64,
-        timeout: float = 120.0,
-        connect_timeout: float = 10.0,
-        retry: Retry | Mapping[str, Any] | None = None,
-        rest: float = 5.0,
+        **talk: Unpack[BatchTalk],
     ) -> None:
         self._path = path
         self._template = ChatTemplate(tokenizer) if tokenizer is not None else None
-        super().__init__(
-            url,
-            token=token,
-            name=name,
-            value_range=value_range,
-            higher_is_better=higher_is_better,
-            batch_size=batch_size,
-            connections=connections,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            retry=retry,
-            rest=rest,
-        )
+        super().__init__(url, **talk)
 
     def path(self) -> str:
         """Of the call."""

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, cast, get_args
 
 import msgspec
 
 from guerdon.errors import BadInput, Blame, ConfigError, FailureKind, MalformedMessage
 from guerdon.outcome import Score, as_number, failure
-from guerdon.policy import Retry
 from guerdon.remote.address import Urls
-from guerdon.remote.foreign import ForeignReward, Given, unusable
+from guerdon.remote.foreign import BatchTalk, ForeignReward, Given, unusable
 from guerdon.remote.pictures import ImageForm, encoded_image, prompt_of, result_of, sources_of
 from guerdon.sample import Sample
 from guerdon.wire.assigned import restored
@@ -61,16 +60,7 @@ class RemotePickle(ForeignReward):
         image_format: of images that are arrays; encoded ones travel as they are. flow_grpo's
             servers take JPEG alone.
         image_quality: of a JPEG.
-        token: see `ForeignReward`, as for all that follow.
-        name: of the reward here.
-        value_range: lowest and highest value, None for an end without a bound.
-        higher_is_better: direction.
-        batch_size: most samples of one request.
-        connections: requests in flight per server.
-        timeout: seconds that a server may take for one request.
-        connect_timeout: seconds for reaching a server.
-        retry: rounds over all servers, as a `Retry` or a mapping with its fields.
-        rest: seconds for which a server that failed is left alone, where there is another.
+        **talk: how servers are asked, and what the reward declares; see `ForeignReward`.
 
     Raises:
         ConfigError: a setting that cannot work.
@@ -92,16 +82,7 @@ class RemotePickle(ForeignReward):
         arrays: bool = True,
         image_format: ImageForm = "png",
         image_quality: int = 95,
-        token: str | None = None,
-        name: str | None = None,
-        value_range: Sequence[float | None] | None = None,
-        higher_is_better: bool = True,
-        batch_size: int = 32,
-        connections: int = 64,
-        timeout: float = 120.0,
-        connect_timeout: float = 10.0,
-        retry: Retry | Mapping[str, Any] | None = None,
-        rest: float = 5.0,
+        **talk: Unpack[BatchTalk],
     ) -> None:
         if service not in get_args(Service):
             known = ", ".join(get_args(Service))
@@ -111,19 +92,7 @@ class RemotePickle(ForeignReward):
         self._strict = strict
         self._arrays = arrays
         self._image = (image_format, image_quality)
-        super().__init__(
-            url,
-            token=token,
-            name=name,
-            value_range=value_range,
-            higher_is_better=higher_is_better,
-            batch_size=batch_size,
-            connections=connections,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            retry=retry,
-            rest=rest,
-        )
+        super().__init__(url, **talk)
 
     def path(self) -> str:
         """The URL has it."""

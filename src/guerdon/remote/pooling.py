@@ -9,16 +9,15 @@ of which one element is the reward.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, cast
 
 import msgspec
 
 from guerdon.errors import BadInput, Blame, ConfigError, FailureKind, nearest
 from guerdon.outcome import EMPTY, as_number, failure
-from guerdon.policy import Retry
 from guerdon.remote.address import Urls
 from guerdon.remote.conversation import ChatTemplate, messages_of, plain_texts
-from guerdon.remote.foreign import ForeignReward, Given, plain_json, unusable
+from guerdon.remote.foreign import BatchTalk, ForeignReward, Given, plain_json, unusable
 from guerdon.sample import Sample
 from guerdon.wire.assigned import restored
 from guerdon.wire.typed import ready
@@ -77,16 +76,8 @@ class PoolingReward(ForeignReward):
             model that is no reward model gives no reward.
         element: which element of the vector is the reward. Of `pooling` with a vector per token it
             is taken from the last token.
-        token: see `ForeignReward`, as for all that follow.
-        name: of the reward here.
-        value_range: lowest and highest value, None for an end without a bound.
-        higher_is_better: direction.
-        batch_size: most samples of one request; with `messages` a request has one.
-        connections: requests in flight per server.
-        timeout: seconds that a server may take for one request.
-        connect_timeout: seconds for reaching a server.
-        retry: rounds over all servers, as a `Retry` or a mapping with its fields.
-        rest: seconds for which a server that failed is left alone, where there is another.
+        **talk: how servers are asked, and what the reward declares; see `ForeignReward`.
+            With `messages` a request has one sample, whatever `batch_size` says.
 
     Raises:
         ConfigError: a setting that cannot work.
@@ -111,16 +102,7 @@ class PoolingReward(ForeignReward):
         fields: Mapping[str, Any] = EMPTY,
         classes: int = 1,
         element: int = -1,
-        token: str | None = None,
-        name: str | None = None,
-        value_range: Sequence[float | None] | None = None,
-        higher_is_better: bool = True,
-        batch_size: int = 32,
-        connections: int = 64,
-        timeout: float = 120.0,
-        connect_timeout: float = 10.0,
-        retry: Retry | Mapping[str, Any] | None = None,
-        rest: float = 5.0,
+        **talk: Unpack[BatchTalk],
     ) -> None:
         if api not in PATHS:
             raise ConfigError(f"pooling: there is no api {api!r}{nearest(api, PATHS)}")
@@ -134,19 +116,9 @@ class PoolingReward(ForeignReward):
         if model is not None:
             self._fields["model"] = model
         self._classes, self._element = classes, element
-        super().__init__(
-            url,
-            token=token,
-            name=name,
-            value_range=value_range,
-            higher_is_better=higher_is_better,
-            batch_size=1 if self.form == "messages" else batch_size,
-            connections=connections,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            retry=retry,
-            rest=rest,
-        )
+        if self.form == "messages":
+            talk["batch_size"] = 1
+        super().__init__(url, **talk)
 
     def path(self) -> str:
         """Of the API."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from guerdon.errors import BadInput
 from guerdon.outcome import as_number
-from guerdon.policy import Retry
 from guerdon.remote.address import Urls
 from guerdon.remote.conversation import as_json
-from guerdon.remote.foreign import ForeignReward, Given, plain_json, unusable
+from guerdon.remote.foreign import ForeignReward, Given, Talk, plain_json, unusable
 from guerdon.sample import Sample
 from guerdon.wire.assigned import ASSIGNED, from_header, restored
 
@@ -28,15 +27,7 @@ class SlimeReward(ForeignReward):
     Args:
         url: of the server with its path, as for `--rm-url`, or several; see `ForeignReward`.
         reward_key: of the number, where the reply is an object.
-        token: see `ForeignReward`, as for all that follow.
-        name: of the reward here.
-        value_range: lowest and highest value, None for an end without a bound.
-        higher_is_better: direction.
-        connections: requests in flight per server.
-        timeout: seconds that a server may take for one request.
-        connect_timeout: seconds for reaching a server.
-        retry: rounds over all servers, as a `Retry` or a mapping with its fields.
-        rest: seconds for which a server that failed is left alone, where there is another.
+        **talk: how servers are asked, and what the reward declares; see `ForeignReward`.
 
     Raises:
         ConfigError: a setting that cannot work.
@@ -53,30 +44,10 @@ class SlimeReward(ForeignReward):
         url: Urls,
         *,
         reward_key: str | None = None,
-        token: str | None = None,
-        name: str | None = None,
-        value_range: Sequence[float | None] | None = None,
-        higher_is_better: bool = True,
-        connections: int = 64,
-        timeout: float = 120.0,
-        connect_timeout: float = 10.0,
-        retry: Retry | Mapping[str, Any] | None = None,
-        rest: float = 5.0,
+        **talk: Unpack[Talk],
     ) -> None:
         self._reward_key = reward_key
-        super().__init__(
-            url,
-            token=token,
-            name=name,
-            value_range=value_range,
-            higher_is_better=higher_is_better,
-            batch_size=1,
-            connections=connections,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            retry=retry,
-            rest=rest,
-        )
+        super().__init__(url, batch_size=1, **talk)
 
     def path(self) -> str:
         """The URL has it."""

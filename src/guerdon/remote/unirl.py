@@ -8,15 +8,14 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import msgspec
 
 from guerdon.errors import BadInput, Blame, ConfigError, FailureKind
 from guerdon.outcome import Failure, Score, as_number, failure
-from guerdon.policy import Retry
 from guerdon.remote.address import Urls
-from guerdon.remote.foreign import ForeignReward, Given, plain_json, unusable
+from guerdon.remote.foreign import BatchTalk, ForeignReward, Given, plain_json, unusable
 from guerdon.remote.pictures import ImageForm, encoded_image, prompt_of, result_of, sources_of
 from guerdon.sample import Media, Sample
 from guerdon.wire.assigned import restored
@@ -49,17 +48,7 @@ class RemoteUniRL(ForeignReward):
         metadata_keys: which keys of the metadata travel; all of them by default.
         image_format: of images that are arrays; encoded ones travel as they are.
         image_quality: of a JPEG.
-        token: see `ForeignReward`, as for all that follow.
-        name: of the reward here.
-        value_range: lowest and highest value, None for an end without a bound.
-        higher_is_better: direction.
-        batch_size: most samples of one request.
-        connections: requests in flight per server.
-        timeout: seconds that a server may take for one request; UniRL's own ends each reward after
-            120 s by default.
-        connect_timeout: seconds for reaching a server.
-        retry: rounds over all servers, as a `Retry` or a mapping with its fields.
-        rest: seconds for which a server that failed is left alone, where there is another.
+        **talk: how servers are asked, and what the reward declares; see `ForeignReward`.
 
     Raises:
         ConfigError: a setting that cannot work.
@@ -80,16 +69,7 @@ class RemoteUniRL(ForeignReward):
         metadata_keys: Sequence[str] | None = None,
         image_format: ImageForm = "png",
         image_quality: int = 95,
-        token: str | None = None,
-        name: str | None = None,
-        value_range: Sequence[float | None] | None = None,
-        higher_is_better: bool = True,
-        batch_size: int = 32,
-        connections: int = 64,
-        timeout: float = 130.0,
-        connect_timeout: float = 10.0,
-        retry: Retry | Mapping[str, Any] | None = None,
-        rest: float = 5.0,
+        **talk: Unpack[BatchTalk],
     ) -> None:
         if not reward:
             raise ConfigError("unirl_remote: reward= names the reward of the service")
@@ -97,19 +77,7 @@ class RemoteUniRL(ForeignReward):
         self._sub_metric = sub_metric
         self._keys = None if metadata_keys is None else tuple(metadata_keys)
         self._image = (image_format, image_quality)
-        super().__init__(
-            url,
-            token=token,
-            name=name,
-            value_range=value_range,
-            higher_is_better=higher_is_better,
-            batch_size=batch_size,
-            connections=connections,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            retry=retry,
-            rest=rest,
-        )
+        super().__init__(url, **talk)
 
     def path(self) -> str:
         """Below the URL of a server."""
