@@ -13,8 +13,11 @@ import pytest
 
 from guerdon.outcome import Score, seal
 from guerdon.resources.sandbox import Command, Limits, Sandbox, Status
+from guerdon.rules.code.form_reward import CodeSyntax
 from guerdon.rules.code.python_reward import CodePython
 from guerdon.rules.code.stdio_reward import CodeStdio
+from guerdon.sample import Sample
+from guerdon.service import RewardService
 
 
 def _attacks() -> Any:
@@ -181,6 +184,100 @@ def test_a_program_cannot_make_its_fault_one_of_the_data(engine: Any) -> None:
         """
         tests = ["x = pack(3)\nassert unpack(x) == 3"]
         assert reward.call_sync(response=program(cheat), ground_truth=tests)["score"] == 0.0
+
+
+ASKED = """
+def f(g, *rest):
+    peer = object.__getattribute__(g, "_peer")
+    found = []
+    for number in range(30):
+        for what in ("call", "attribute", "set", "item", "text", "form", "next", "iterate"):
+            for name in ("__globals__", "__self__", "_space", "gi_frame", "SECRET", 0):
+                try:
+                    found.append(peer.ask(what, type(g)(peer, number if NUMBERS else 0), name, {}))
+                except Exception as error:
+                    found.append(error)
+    import re
+    numbers = re.findall("[0-9]{6}", repr(found))
+    return int(numbers[0]) if numbers else 0
+"""
+LENT = {
+    "reads the globals of a function": "def f(g, *rest): return g.__globals__['SECRET']",
+    "reads the frame of a generator": "def f(g, *rest): return g.gi_frame.f_globals['SECRET']",
+    "asks for everything": ASKED.replace("NUMBERS", "False"),
+    "guesses numbers of objects": ASKED.replace("NUMBERS", "True"),
+    "reports by the channel": "def f(g, *rest):\n    return object.__getattribute__(g, '_peer')"
+    ".ask('passed', g)",
+    "calls for ever": "def f(g, *rest):\n    while True: g",
+    "calls itself through the tests": "def f(g, *rest): return f(lambda *a: f(g), g)",
+    "changes an object": "def f(g, *rest):\n    g.value = rest\n    g.right = lambda *a: True\n"
+    "    return g",
+    "is the class of everything": "class f:\n    def __init__(self, *a): pass\n"
+    "    __class__ = int\n    def __getattr__(self, name): return self",
+}
+LENDING = {
+    "a function": "SECRET = 748121\nassert f(lambda x: x) == SECRET",
+    "a generator": "SECRET = 748121\nassert f(x for x in [1]) == SECRET",
+    "an object": "class A:\n    value = 748121\n    def right(self, x): return x == self.value\n"
+    "a = A()\nassert f(a) is not None and a.right(f(a))",
+    "a mock": "from unittest.mock import Mock\nSECRET = 748121\nm = Mock()\nassert f(m) == SECRET",
+}
+
+
+@pytest.mark.parametrize("name", LENT)
+def test_a_program_gets_nowhere_by_what_the_tests_lend_it(engine: Any, name: str) -> None:
+    reward = CodePython(engine=engine, **SECONDS)
+    for tests in LENDING.values():
+        result = reward.call_sync(response=program(LENT[name]), ground_truth={"test": tests})
+        assert result["score"] == 0.0, tests
+
+
+@pytest.mark.parametrize(
+    ("value", "test"),
+    [
+        ("10**12", "assert len(list(range(f(3)))) == 2"),
+        ("10**9", "assert sum(range(f(3))) == 2"),
+        ("10**12", "assert len('x' * f(3)) == 2"),
+        ("'(a+)+$'", "import re\nassert re.search(f(3), 'a' * 60 + 'b')"),
+        ("iter(int, 1)", "assert list(f(3)) == [1]"),
+        ("10**7", "assert 3 ** f(3) == 1"),
+        ("datetime.datetime.max", "import datetime\nassert f(3) + datetime.timedelta(1) == 1"),
+    ],
+)
+def test_a_value_that_keeps_the_tests_busy_is_wrong(engine: Any, value: str, test: str) -> None:
+    code = f"import datetime\ndef f(x): return {value}"
+    reward = CodePython(engine=engine, **SECONDS)
+    assert reward.call_sync(response=program(code), ground_truth={"test": test})["score"] == 0.0
+
+
+UGLY = "chr(0xd800) + chr(0) + chr(27) + 'x' * 10**6"
+
+
+@pytest.mark.usefixtures("any_sandbox")
+def test_what_a_program_says_fits_into_any_file() -> None:
+    rows = [
+        (CodePython(**SECONDS), f"def f(x): raise ValueError({UGLY})", "assert f(1) == 1"),
+        (CodePython(**SECONDS), f"def f(x): raise ValueError({UGLY})", "assert abs(f(1)) == 1"),
+        (CodePython(**SECONDS), f"raise ValueError({UGLY})", "assert abs(f(1)) == 1"),
+        (CodePython(**SECONDS), f"type('E', (Exception,), {{}})({UGLY})\n1 +", "assert f(1) == 1"),
+        (CodeStdio(**SECONDS), f"print({UGLY})\nraise ValueError({UGLY})", CASES),
+        (CodeStdio(**SECONDS), f"import sys\nsys.exit({UGLY})", CASES),
+        (CodeStdio(language="bash", **SECONDS), "printf '\\355\\240\\200\\0' >&2; exit 3", CASES),
+        (CodeSyntax(), "x = '\ud800' +", None),
+    ]
+    for reward, code, truth in rows:
+        tag = "bash" if "printf" in code else "python"
+        response = f"```{tag}\n{code}\n```"
+        with RewardService(reward) as service:
+            outcomes = service.score_sync([Sample(response=response, ground_truth=truth)])
+        (outcome,) = outcomes
+        assert isinstance(outcome, Score), outcome
+        assert outcome.value == 0.0
+        message = outcome.info["message"]
+        assert isinstance(message, str)
+        assert len(message) <= 500
+        message.encode()
+        assert all(c.isprintable() or c in "\n\t" for c in message), message
 
 
 def test_the_stub_of_the_prompt_is_no_solution(engine: Any) -> None:

@@ -484,6 +484,32 @@ def test_all_cases_together_have_a_limit() -> None:
     assert 0.0 < result["score"] < 1.0
 
 
+def test_cases_of_many_megabytes() -> None:
+    many = {"inputs": ["7" * (9 << 20)] * 3, "outputs": [str(9 << 20)] * 3}
+    assert stdio("print(len(input()))", many)["score"] == 1.0
+    with pytest.raises(BadInput, match="too large"):
+        stdio("print(1)", {"inputs": ["7" * (90 << 20)] * 3, "outputs": [""] * 3})
+
+
+def test_usual_names_and_ends_of_programs() -> None:
+    code = "print(sum(map(int, input().split())))\nexit()"
+    assert stdio(code, ADD)["score"] == 1.0
+    code = "def f(x: List[int]) -> int: return deque(x).pop() + gcd(4, 6)"
+    truth = {"fn_name": "f", "inputs": [[[1, 2]]], "outputs": [4]}
+    assert stdio(code, truth)["score"] == 1.0
+    assert stdio(code, truth, usual_imports=False)["score"] == 0.0
+    assert python(code, "assert f([1, 2]) == 4")["score"] == 0.0
+    assert python(code, "assert f([1, 2]) == 4", usual_imports=True)["score"] == 1.0
+    own = "gcd = lambda a, b: 5\ndef f(x): return gcd(4, 6)"
+    assert python(own, "assert f(1) == 5", usual_imports=True)["score"] == 1.0
+
+
+def test_verls_assertions() -> None:
+    truth = {"assert_case": ["assert f(1) == 1", "assert f(2) == 4"]}
+    assert python("def f(x): return x * x", json.dumps(truth))["score"] == 1.0
+    assert python("def f(x): return x", truth, credit="fraction")["score"] == 0.5
+
+
 def test_calls_of_a_function() -> None:
     truth = {"fn_name": "f", "inputs": [[1, 2], [3, 4]], "outputs": [[1, 2], [3, 4]]}
     assert stdio("def f(a, b): return a, b", truth)["score"] == 1.0

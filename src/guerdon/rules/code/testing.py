@@ -12,6 +12,8 @@ import time
 from collections.abc import Generator
 from typing import Any
 
+from msgspec.structs import replace
+
 from guerdon.errors import BadInput, Unavailable
 from guerdon.resources.sandbox import Command, Limits, Result, Running
 from guerdon.resources.sandbox.bundle import START, compiled
@@ -19,7 +21,7 @@ from guerdon.resources.sandbox.status import Status
 from guerdon.rules.code.budget import Budget
 from guerdon.rules.code.frames import Clock, Frames
 from guerdon.rules.code.function_tests import ALIASES, FunctionTests
-from guerdon.rules.code.inside.values import encode
+from guerdon.rules.code.inside.values import JOB_BYTES, Unsendable, encode
 from guerdon.rules.code.verdict import Verdict, failed
 
 INSIDE = "guerdon.rules.code.inside"
@@ -55,11 +57,18 @@ def start_inside(
 
     Raises:
         Unavailable: it cannot be started.
+        BadInput: the job is too large.
     """
     sandbox = budget.sandbox
     interpreter = sandbox.interpreter
     files: dict[str, bytes] = work.pop("files", {})
-    job = encode({**work, "channel": channel, "packages": list(budget.packages)})
+    try:
+        whole = {**work, "channel": channel, "packages": list(budget.packages)}
+        job = encode(whole, most=JOB_BYTES)
+    except Unsendable as error:
+        raise BadInput(f"the cases are too large, let only the first count: {error}") from None
+    # What reads the job holds it, and its parts, beside what the program may use.
+    limits = replace(limits, memory_bytes=limits.memory_bytes + 3 * len(job))
     command = Command(
         argv=(*interpreter.argv, "-c", START),
         stdin=compiled(interpreter, *modules) + job,

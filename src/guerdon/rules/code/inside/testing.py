@@ -13,7 +13,7 @@ import operator
 import sys
 
 from guerdon.rules.code.inside.peer import Peer, ProgramError, Remote, is_class_of, raised, said
-from guerdon.rules.code.inside.usual import names_in
+from guerdon.rules.code.inside.usual import RECURSION, names_in
 from guerdon.rules.code.inside.values import (
     KNOWN,
     LENT,
@@ -84,7 +84,7 @@ class Channel(Peer):
             return KNOWN, name
         if self._copies is not None and _is_of_tests(thing):
             # A program must not change what the tests compare with later.
-            thing = copy.deepcopy(thing, self._copies)
+            thing = _copy(thing, self._copies)
         return super().remember(thing)
 
     def resolve(self, tag: bytes, number: Any) -> Any:
@@ -104,6 +104,19 @@ class Channel(Peer):
             return encode(("value", value), self.remember)
         except BaseException as error:
             return raised(error)
+
+
+def _copy(thing: Any, memo: dict[int, Any]) -> Any:
+    """A copy of an object and what belongs to it, such as a long linked list; itself where it
+    cannot be copied."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(RECURSION)
+    try:
+        return copy.deepcopy(thing, memo)
+    except TypeError:
+        return thing
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def _is_of_tests(thing: Any) -> bool:

@@ -28,6 +28,9 @@ FEW_KEYS = 256
 MAX_BYTES = 16 << 20
 """Longest message."""
 
+JOB_BYTES = 256 << 20
+"""Longest job: a program and all its inputs, or all its tests."""
+
 OWNED, LENT, KNOWN = b"o", b"x", b"g"
 """Before the number of an object of the program, one of the tests, and before the name of what both
 sides can import."""
@@ -63,7 +66,13 @@ class Named(tuple[Any, ...] if TYPE_CHECKING else tuple):
         raise AttributeError(name)
 
 
-def encode(value: Any, remember: Remember = None) -> bytes:
+class _Bytes(bytearray):
+    """Bytes that know how many there may be."""
+
+    most = MAX_BYTES
+
+
+def encode(value: Any, remember: Remember = None, most: int = MAX_BYTES) -> bytes:
     """A value as bytes.
 
     None, bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict with
@@ -76,11 +85,13 @@ def encode(value: Any, remember: Remember = None) -> bytes:
         value: what to send.
         remember: says whose an object is that is no plain value, and gives it a number; without, it
             is refused.
+        most: bytes that there may be.
 
     Raises:
         Unsendable: naming the type.
     """
-    out = bytearray()
+    out = _Bytes()
+    out.most = most
     try:
         _encode(value, out, remember, 0)
     except RecursionError:
@@ -88,15 +99,15 @@ def encode(value: Any, remember: Remember = None) -> bytes:
     return bytes(out)
 
 
-def _sized(out: bytearray, tag: bytes, data: bytes) -> None:
+def _sized(out: _Bytes, tag: bytes, data: bytes) -> None:
     out += tag
     out += len(data).to_bytes(4, "little")
     out += data
-    if len(out) > MAX_BYTES:
-        raise Oversized(f"a value has more than {MAX_BYTES} bytes")
+    if len(out) > out.most:
+        raise Oversized(f"a value has more than {out.most} bytes")
 
 
-def _encode(value: Any, out: bytearray, remember: Remember, depth: int) -> None:
+def _encode(value: Any, out: _Bytes, remember: Remember, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise Oversized(f"a value is nested more than {MAX_DEPTH} deep")
     if value is None:
@@ -125,7 +136,7 @@ def _encode(value: Any, out: bytearray, remember: Remember, depth: int) -> None:
 _DICT: Any = dict
 
 
-def _encode_items(value: Any, out: bytearray, remember: Remember, depth: int) -> None:
+def _encode_items(value: Any, out: _Bytes, remember: Remember, depth: int) -> None:
     kinds: Any = ((list, b"l"), (tuple, b"u"), (set, b"S"), (frozenset, b"Z"))
     for kind, tag in kinds:
         if isinstance(value, kind):
@@ -135,12 +146,12 @@ def _encode_items(value: Any, out: bytearray, remember: Remember, depth: int) ->
             out += tag + len(items).to_bytes(4, "little")
             for item in items:
                 _encode(item, out, remember, depth + 1)
-            if len(out) > MAX_BYTES:
-                raise Oversized(f"a value has more than {MAX_BYTES} bytes")
+            if len(out) > out.most:
+                raise Oversized(f"a value has more than {out.most} bytes")
             return
 
 
-def _encode_rare(value: Any, out: bytearray, remember: Remember, depth: int) -> None:
+def _encode_rare(value: Any, out: _Bytes, remember: Remember, depth: int) -> None:
     if isinstance(value, (bytes, bytearray)):
         _sized(out, b"b" if isinstance(value, bytes) else b"y", bytes(value))
     elif isinstance(value, complex):
@@ -172,7 +183,7 @@ def _encode_rare(value: Any, out: bytearray, remember: Remember, depth: int) -> 
             out += tag + which.to_bytes(8, "little")
 
 
-def _name_fields(value: Any, size: int, out: bytearray, remember: Remember, depth: int) -> bytes:
+def _name_fields(value: Any, size: int, out: _Bytes, remember: Remember, depth: int) -> bytes:
     """Write the names of a named tuple's items; nothing where it has none."""
     names: Any = getattr(value, "_fields", None)
     if not _is(names, tuple) or len(names) != size:
@@ -184,7 +195,7 @@ def _name_fields(value: Any, size: int, out: bytearray, remember: Remember, dept
     return b"u"
 
 
-def _encode_view(value: Any, out: bytearray, remember: Remember, depth: int) -> None:
+def _encode_view(value: Any, out: _Bytes, remember: Remember, depth: int) -> None:
     if value.__class__ is slice:
         out += b"L"
         _encode((value.start, value.stop, value.step), out, remember, depth + 1)
@@ -194,7 +205,7 @@ def _encode_view(value: Any, out: bytearray, remember: Remember, depth: int) -> 
         _encode((kind, [*value]), out, remember, depth + 1)
 
 
-def _encode_dated(value: Any, out: bytearray, remember: Remember, depth: int) -> bool:
+def _encode_dated(value: Any, out: _Bytes, remember: Remember, depth: int) -> bool:
     """Write a date, a time or a deque, if it is one: their modules may not be imported."""
     dates, queues = sys.modules.get("datetime"), sys.modules.get("collections")
     if queues is not None and isinstance(value, queues.deque):
