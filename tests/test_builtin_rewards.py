@@ -27,7 +27,7 @@ def shipped() -> list[str]:
 
 NAMES = shipped()
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
-ENGINES = {"chess_puzzle": "chess", "ocr": "rapidocr"}
+ENGINES = {"chess_puzzle": "chess", "ocr": "rapidocr", "scienceworld": "scienceworld"}
 """What a rule needs beyond the extras of the tests."""
 
 

@@ -90,7 +90,7 @@ class ProgramRuns(BaseReward):
         compile_seconds: for the compiler.
         memory_mib: for the program.
         max_seconds: most time of a phase that a request may ask for.
-        max_memory_mib: most memory that a request may ask for.
+        max_memory_mib: most memory that a request may ask for, and what one has that asks for none.
         output_mib: most output; a program that prints more is ended.
         packages: folders from which Python programs may import, beyond the standard library.
         engine: see `guerdon.resources.sandbox.Sandbox`.

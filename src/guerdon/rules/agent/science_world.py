@@ -16,6 +16,7 @@ from typing import Any
 from guerdon.errors import BadInput, ConfigError, MissingExtra
 from guerdon.resources import Spec
 from guerdon.rules.agent.environment import Environment, EnvironmentScore
+from guerdon.rules.case import case
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,41 @@ END_SECONDS = 5.0
 
 ACTION_CHARS = 1000
 """A longer action is none."""
+
+
+def _explored(*actions: str) -> list[dict[str, Any]]:
+    calls = [{"name": "scienceworld_explorer", "arguments": {"action": text}} for text in actions]
+    return [{"role": "assistant", "content": "", "tool_calls": calls}]
+
+
+_ROW: dict[str, Any] = {"metadata": {"task_name": "find-living-thing", "variation_idx": 0}}
+_SOLUTION = (
+    "open door to kitchen",
+    "go to kitchen",
+    "open door to outside",
+    "go to outside",
+    "look around",
+    "focus on blue jay",
+    "pick up blue jay",
+    "open door to kitchen",
+    "go to kitchen",
+    "move egg blue jay egg in inventory to red box",
+)
+"""What scienceworld 1.2.3 gives as its own solution."""
+
+_FIXTURES = (
+    case("full", "solved", 1.0, response=_explored(*_SOLUTION), **_ROW),
+    case("zero", "nothing done", 0.0, response="Solved!", **_ROW),
+    case("zero", "empty", 0.0, response="", **_ROW),
+    case("zero", "not to the end", 0.0, response=_explored(*_SOLUTION[:-1]), **_ROW),
+    case("malformed", "no task", "bad_input", response=""),
+    case("malformed", "odd characters", 0.0, response=_explored("\0\ud800"), **_ROW),
+    case("deterministic", "one action", 0.0, response=_explored("look around"), **_ROW),
+    case("metamorphic", "noise around: an action that there is none of", 1.0,
+         response=_explored("sing", *_SOLUTION), **_ROW),
+    case("metamorphic", "injected: said instead of done", 0.0, response="; ".join(_SOLUTION),
+         **_ROW),
+)  # fmt: skip
 
 
 class ScienceWorld(Environment):
@@ -102,10 +138,11 @@ class ScienceWorld(Environment):
                 if not 0 <= variation_idx < most:
                     raise ValueError(f"{task_name} has {most} variations, not {variation_idx}")
                 self._simulator.load(task_name, variation_idx, self._spec.simplifications)
-                _, info = self._simulator.reset()
             except ValueError as error:
                 raise BadInput(f"scienceworld: {error!s:.300}") from None
-        self._points, self._done = float(info["score"]), False
+            self._simulator.server.reset()
+        self._done = False
+        self._act("look around")  # the package's first move too
 
     def step(self, tool: str, arguments: Mapping[str, Any]) -> str:
         """Make one action; what is seen then. After the end nothing happens any more."""
@@ -115,10 +152,19 @@ class ScienceWorld(Environment):
         action.encode()
         if self._done:
             return ""
+        return self._act(action)
+
+    def _act(self, action: str) -> str:
+        """One action as the package's `step` makes it, without its list of all possible actions,
+        which takes most of the time."""
         with self._network():
-            seen, _, self._done, info = self._simulator.step(action)
-        self._points = float(info["score"])
-        return str(seen)
+            server = self._simulator.server
+            seen = str(server.step(action))
+            self._points = float(round(FULL_SCORE * server.getScore()))
+            moves = self._simulator.get_num_moves()
+            self._done = bool(server.getCompleted()) or moves > self._spec.steps
+        self._done = self._done or self._points < 0
+        return seen
 
     @contextmanager
     def _network(self) -> Generator[None]:
@@ -191,6 +237,8 @@ class ScienceWorldScore(EnvironmentScore):
     """
 
     name = "scienceworld"
+    concurrency = 2  # each is a Java of its own, which takes more than a core to start
+    fixtures = _FIXTURES
 
     def __init__(
         self,

@@ -144,9 +144,9 @@ class TextGameScore(EnvironmentScore):
     `alfworld_episode_reward`.
 
     Args:
+        games: folder with the games.
         tool: name of the model's tool.
         argument: of the tool that holds the command.
-        games: folder with the games.
         partial: whether points count of a game that is not won.
         replay: whether commands are given again.
 
@@ -162,9 +162,9 @@ class TextGameScore(EnvironmentScore):
     def __init__(
         self,
         *,
+        games: str,
         tool: str = "alfworld_step",
         argument: str = "action",
-        games: str = ".",
         partial: bool = False,
         replay: bool = True,
     ) -> None:
