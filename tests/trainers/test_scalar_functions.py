@@ -1,14 +1,16 @@
 """What all adapters of trainers that want one number have in common."""
 
+import asyncio
 import importlib.metadata
 import os
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from guerdon.errors import ConfigError
+from guerdon.errors import ConfigError, InvalidSample, ScoringFailed
 from guerdon.policy import Policy
 from guerdon.registry import load_file
 from guerdon.reward import reward
@@ -92,6 +94,7 @@ def test_a_forked_child_starts_afresh():
         ("areal", "areal", "0.5.1", "areal 1.0.0 or later (1.0.4 is tested)"),
         ("openrlhf", "openrlhf", "0.8.0", "openrlhf 0.11.0 or later (0.11.2 is tested)"),
         ("verifiers", "verifiers", "0.1.3", "verifiers 0.4.0 or later (0.4.0 is tested)"),
+        ("skyrl", "skyrl-gym", "0.1.0", "skyrl-gym 0.1.1 or later (0.4.0 is tested)"),
     ],
 )
 def test_another_version_of_the_trainer_says_which_ones_work(
@@ -125,6 +128,95 @@ def test_which_column_is_the_ground_truth(row, column, truth):
 def test_a_column_that_is_not_there():
     with pytest.raises(ConfigError, match=r"no column 'anwser' \(did you mean 'answer'"):
         truth_of({"answer": "4"}, "anwser")
+
+
+LACKING = {
+    # the trainer's call for a row without a ground truth, and what it raises
+    "areal": lambda f: f("6*7?", "42", [1], [2]),
+    "openrlhf": lambda f: f(["6*7?42"], ["6*7?"], [None]),
+    "verifiers": lambda f: asyncio.run(f(Row({"prompt": "6*7?"}), Trace("42"))),
+    "skyrl": lambda f: f.settle("6*7?", "42", {}),
+}
+
+
+class Row:
+    """A task of verifiers, as far as the adapter looks at it."""
+
+    def __init__(self, fields):
+        self.model_dump = lambda **_: dict(fields)
+
+
+class Trace:
+    """A trace of verifiers with one message of the model."""
+
+    is_truncated = False
+
+    def __init__(self, text):
+        node = SimpleNamespace(sampled=True, message=Row({"role": "assistant", "content": text}))
+        self.branches = [SimpleNamespace(nodes=[node])]
+
+
+@pytest.mark.parametrize("trainer", LACKING)
+def test_a_row_without_the_column_of_the_ground_truth_has_no_number(trainer):
+    function = MAKERS[trainer](cases.reference("rule_of_text"), retry_within=0)
+    with pytest.raises((ScoringFailed, openrlhf.StopTraining)) as caught:
+        LACKING[trainer](function)
+    assert "bad_input (data): the reward needs 'ground_truth'" in str(caught.value)
+    function.close()
+
+
+@pytest.mark.parametrize("trainer", ["areal", "verifiers"])
+def test_a_named_column_that_a_row_lacks_is_named(trainer):
+    function = MAKERS[trainer](cases.reference("rule_of_text"), ground_truth="truth")
+    with pytest.raises(ConfigError, match="the row has no column 'truth'"):
+        LACKING[trainer](function)
+    function.close()
+
+
+def test_an_empty_shard_of_openrlhf_gets_empty_lists():
+    function = openrlhf.reward_func_for(cases.reference("rule_of_text"))
+    assert function([], [], []) == {"rewards": [], "scores": [], "extra_logs": {}}
+    function.close()
+
+
+def test_lists_of_openrlhf_that_do_not_fit_stop_the_run():
+    function = openrlhf.reward_func_for(cases.reference("rule_of_text"))
+    with pytest.raises(openrlhf.StopTraining, match="2 queries, 1 prompts and 1 labels"):
+        function(["a", "b"], ["a"], ["b"])
+    function.close()
+
+
+def test_a_reward_spec_of_skyrl_that_is_no_mapping_is_named():
+    stepping = skyrl.step_reward({"reward": cases.reference("rule_of_text")})
+    with pytest.raises(InvalidSample, match="reward_spec is a str, not a mapping"):
+        stepping.settle("6*7?", "42", {"reward_spec": "rule"})
+    skyrl.close()
+
+
+class AsyncWrapper:
+    """AReaL's, as far as it matters: a pool that takes too long, and the 0 for that."""
+
+    def __init__(self, reward_fn):
+        self.reward_fn = reward_fn
+
+    async def __call__(self, *arguments, **row):
+        return 0
+
+
+def test_the_wrapper_of_areal_awaits_functions_of_guerdon_and_no_others(monkeypatch):
+    module = SimpleNamespace(AsyncRewardWrapper=AsyncWrapper)
+    monkeypatch.setitem(sys.modules, "areal.api.reward_api", module)
+    function = areal.reward_fn_for(cases.reference("rule_of_text"))
+    areal.await_in_wrapper()  # once is enough
+    row = ("6*7?", "42", [1], [2])
+    ours = AsyncWrapper(function), AsyncWrapper(areal.gsm8k_reward_fn)
+    assert asyncio.run(ours[0](*row, answer="42")) == 1.0
+    assert asyncio.run(ours[1]("6*7?", "#### 42", [1], [2], answer="42")) == 1.0
+    with pytest.raises(ScoringFailed):
+        asyncio.run(ours[0](*row))
+    assert asyncio.run(AsyncWrapper(lambda *_, **__: 1.0)(*row)) == 0
+    function.close()
+    areal.close()
 
 
 def test_a_sync_reward_of_areal_must_be_quicker_than_its_pool():

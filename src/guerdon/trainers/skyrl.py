@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from guerdon import registry
-from guerdon.errors import ConfigError
+from guerdon.errors import ConfigError, InvalidSample
 from guerdon.outcome import Failure
 from guerdon.sample import Sample
 from guerdon.trainers.micro_batch import Settled
@@ -31,6 +31,7 @@ from guerdon.trainers.scalar import (
     text_of,
     truth_of,
 )
+from guerdon.trainers.versions import Versions
 
 ENVIRONMENT = "RewardEnv"
 
@@ -44,6 +45,9 @@ class StepReward(ScalarFunction[ScalarSettings]):
     """
 
     trainer = "SkyRL"
+    versions = Versions(
+        "skyrl-gym", least="0.1.1", tested="0.4.0", needs="environments that get extras"
+    )
 
     def settle(self, prompt: Any, action: str, extras: Mapping[str, Any]) -> Settled:
         """Score one action.
@@ -55,9 +59,12 @@ class StepReward(ScalarFunction[ScalarSettings]):
 
         Raises:
             ScoringFailed: there is no score and no `neutral`.
+            InvalidSample: `reward_spec` is no mapping.
         """
         row = {str(key): plain(value) for key, value in extras.items()}
         spec = cast("Mapping[str, Any]", row.get("reward_spec") or {})
+        if not isinstance(spec, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidSample(f"reward_spec is a {type(spec).__name__}, not a mapping")
         source = row.get("data_source")
         sample = Sample(
             prompt=prompt,
