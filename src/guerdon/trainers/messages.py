@@ -26,11 +26,19 @@ def parsed(raw: Any) -> Any:
         >>> parsed("2 + 2?"), parsed([{"role": "user", "content": "2 + 2?"}])[0].text
         ('2 + 2?', '2 + 2?')
     """
+    found = with_media(raw)
+    if not isinstance(found, tuple):
+        return found
+    return tuple(map(Message.parse, cast("tuple[Any, ...]", found)))
+
+
+def with_media(raw: Any) -> Any:
+    """As `parsed`, the messages left for `Sample` to parse."""
     if isinstance(raw, np.ndarray):  # Parquet gives lists as arrays
         raw = cast("Any", raw).tolist()
     if not isinstance(raw, list | tuple):
         return raw
-    return tuple(Message.parse(_with_media(item)) for item in cast("Sequence[Any]", raw))
+    return tuple(map(_with_media, cast("Sequence[Any]", raw)))
 
 
 def _with_media(message: Any) -> Any:
@@ -38,7 +46,7 @@ def _with_media(message: Any) -> Any:
         return message
     fields = cast("Mapping[str, Any]", message)
     parts = fields.get("content")
-    if not isinstance(parts, list | tuple | np.ndarray):
+    if isinstance(parts, str) or not isinstance(parts, list | tuple | np.ndarray):
         return fields
     return {**fields, "content": [found for part in cast("Any", parts) for found in _parts(part)]}
 

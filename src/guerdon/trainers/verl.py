@@ -26,7 +26,7 @@ from guerdon.outcome import EMPTY, Score
 from guerdon.remote.needs import Needs
 from guerdon.sample import Sample, Unusable
 from guerdon.service import Entry
-from guerdon.trainers.messages import parsed
+from guerdon.trainers.messages import with_media
 from guerdon.trainers.micro_batch import Settled
 from guerdon.trainers.plan import RewardLike
 from guerdon.trainers.scalar import (
@@ -249,7 +249,7 @@ class Scorer(ScalarFunction[Settings]):
         name = self._name(data_source, metadata.get("index", ""))
         try:
             if "prompt" in fields:
-                fields["prompt"] = parsed(fields["prompt"])
+                fields["prompt"] = with_media(fields["prompt"])
             return Sample(
                 response=solution_str,
                 ground_truth=plain(ground_truth),

@@ -6,7 +6,8 @@ Nothing here imports verl: a batch is anything with `batch` (tensors by name), `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from guerdon.errors import BadInput, ConfigError
@@ -30,7 +31,7 @@ class Row(NamedTuple):
         response_ids: tokens of the response, padding left out.
         response_mask: 1 for those that the policy wrote and 0 for what tools answered; None in the
             streaming path, where verl does not hand it over.
-        prompt_ids: tokens of the prompt as a tensor, padding left out.
+        prompt_ids: gives the tokens of the prompt as a tensor; few rewards read them.
         ground_truth: `reward_model.ground_truth`, None where there is none.
         extra_info: a copy, with what verl adds to it.
         prompt: messages or text, None where the batch has none.
@@ -42,7 +43,7 @@ class Row(NamedTuple):
     response: str
     response_ids: list[int]
     response_mask: list[int] | None
-    prompt_ids: Any
+    prompt_ids: Callable[[], Any]
     ground_truth: Any
     extra_info: dict[str, Any]
     prompt: Any
@@ -99,7 +100,7 @@ def read_row(data: Any, index: int, tokenizer: Any, key: str = "data_source") ->
         response=tokenizer.decode(tokens, skip_special_tokens=True),  # a tensor: twice as fast
         response_ids=tokens.tolist(),
         response_mask=_written(data, index, len(tokens)),
-        prompt_ids=prompt_tokens(data, index),
+        prompt_ids=partial(prompt_tokens, data, index),
         ground_truth=None if problem else columns["reward_model"][index].get("ground_truth"),
         extra_info={} if problem else _extra_info(columns, index),
         prompt=columns["raw_prompt"][index] if "raw_prompt" in columns else None,
@@ -138,17 +139,19 @@ def response_tokens(data: Any, index: int) -> Any:
 
 
 def _written(data: Any, index: int, count: int) -> list[int] | None:
-    if "response_mask" not in set(data.batch.keys()):
+    if "response_mask" not in data.batch.keys():  # noqa: SIM118 - a TensorDict is no mapping
         return None
     return data.batch["response_mask"][index][:count].tolist()
 
 
 def _problem(columns: Mapping[str, Any], index: int) -> str:
     """What is wrong with the cells of a row that must be mappings; "" if nothing is."""
-    for name in ("reward_model", "extra_info"):
-        cell = columns[name][index] if name in columns else None
-        if not isinstance(cell, Mapping) and (cell is not None or name == "reward_model"):
-            return f"{name} is a {type(cell).__name__}, not a mapping"
+    truth = columns["reward_model"][index]
+    if not isinstance(truth, Mapping):
+        return f"reward_model is a {type(truth).__name__}, not a mapping"
+    info = columns["extra_info"][index] if "extra_info" in columns else None
+    if info is not None and not isinstance(info, Mapping):
+        return f"extra_info is a {type(info).__name__}, not a mapping"
     return ""
 
 

@@ -187,7 +187,7 @@ def sample_of(scorer: Scorer, row: Row, settings: Mapping[str, Any]) -> Entry:
         settings,
         prompt=row.prompt,
         group_id=row.group,
-        prompt_token_ids=row.prompt_ids.tolist() if scorer.reads_prompt_tokens else None,
+        prompt_token_ids=row.prompt_ids().tolist() if scorer.reads_prompt_tokens else None,
         response_token_ids=row.response_ids,
         response_mask=row.response_mask,
     )
