@@ -164,6 +164,35 @@ PROGRAMS: dict[str, tuple[str, set[Status]]] = {
         """,
         {Status.NONZERO, Status.OUTPUT},
     ),
+    "files that it holds without a name": (
+        """
+        import os, time
+        held = []
+        for i in range(20):
+            held.append(open("f", "wb"))
+            os.unlink("f")
+            held[-1].write(b"x" * (1 << 20))
+            held[-1].flush()
+        while True:
+            time.sleep(1)
+        """,
+        {Status.NONZERO, Status.OUTPUT},
+    ),
+    "files that it maps without a name": (
+        """
+        import mmap, os, time
+        held = []
+        for i in range(20):
+            with open("f", "w+b") as file:
+                file.write(b"x" * (1 << 20))
+                file.flush()
+                held.append(mmap.mmap(file.fileno(), 1 << 20))
+            os.unlink("f")
+        while True:
+            time.sleep(1)
+        """,
+        {Status.NONZERO, Status.OUTPUT},
+    ),
     "a huge sparse file": (
         "f = open('f', 'wb')\nf.truncate(1 << 40)",
         {Status.NONZERO, Status.OUTPUT},

@@ -8,7 +8,14 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from guerdon.resources.sandbox.command import Command
-from guerdon.resources.sandbox.engine import ENTRY_BYTES, NOBODY, Plan, environment
+from guerdon.resources.sandbox.engine import (
+    ENTRY_BYTES,
+    KERNEL_MEMORY,
+    NOBODY,
+    SEVERAL_PROCESSES,
+    Plan,
+    environment,
+)
 from guerdon.resources.sandbox.files import Blobs
 from guerdon.resources.sandbox.limits import MIB, Limits
 from guerdon.resources.sandbox.seccomp import build_filter
@@ -47,8 +54,9 @@ class Bubblewrap:
         "the kernel ends its whole process tree with it, and with this process",
     )
     weaknesses = (
-        "the kernel is shared with the host",
-        "without cgroups, memory beyond one process is found by looking every 50 ms",
+        "the kernel is shared with the host, and what /proc says of it and of the hardware is seen",
+        KERNEL_MEMORY,
+        SEVERAL_PROCESSES,
     )
     kills_tree = True
 

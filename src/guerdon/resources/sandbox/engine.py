@@ -17,6 +17,10 @@ NOBODY = 65534
 """The user that owns nothing (`nobody`, and the kernel's overflow user)."""
 
 
+SEVERAL_PROCESSES = "without cgroups, memory beyond one process is found by looking every 50 ms"
+KERNEL_MEMORY = "memory that the kernel holds for pipes, sockets and mappings is not counted"
+"""What no engine keeps."""
+
 ENTRY_BYTES = 4096
 """What each file and folder counts as, however small: the kernel keeps memory for it."""
 

@@ -15,10 +15,18 @@ from pathlib import Path
 from guerdon.resources.sandbox.bubblewrap import ETC, ROOT_FOLDERS
 from guerdon.resources.sandbox.bundle import as_source
 from guerdon.resources.sandbox.command import Command
-from guerdon.resources.sandbox.engine import ENTRY_BYTES, UNMEASURED, Plan, environment
+from guerdon.resources.sandbox.engine import (
+    ENTRY_BYTES,
+    KERNEL_MEMORY,
+    SEVERAL_PROCESSES,
+    UNMEASURED,
+    Plan,
+    environment,
+)
 from guerdon.resources.sandbox.files import Blobs
 from guerdon.resources.sandbox.limits import HARD_SECONDS, Limits
 from guerdon.resources.sandbox.seccomp import build_filter
+from guerdon.resources.sandbox.tree import deleted_bytes
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
@@ -57,7 +65,7 @@ class Landlock:
             return (bounded,)
         return (
             "reads programs and libraries only, and writes in one folder only",
-            "has no socket, and signals no process",
+            "has no socket but pairs of its own, no IPC with others, and signals no process",
             "has no environment but PATH, HOME, TMPDIR and LANG",
             "system calls that attack a kernel end it",
             bounded,
@@ -71,9 +79,10 @@ class Landlock:
         found = [
             "the kernel is shared with the host, and so are its process numbers and its clock",
             "names, sizes and times of the host's files can be seen, but not their contents",
-            "the size of the folder is looked at every 50 ms, and lies on the host's disk",
+            "its folder lies on the host's disk, and its size is looked at every 50 ms",
             "what runs on is found and killed by looking, not by the kernel",
-            "without cgroups, memory beyond one process is found by looking every 50 ms",
+            KERNEL_MEMORY,
+            SEVERAL_PROCESSES,
         ]
         if os.geteuid() != 0:
             found.append("its processes count against the limit of the user that runs this process")
@@ -95,7 +104,7 @@ class Landlock:
         return Plan(
             argv=(sys.executable, "-I", "-S", "-B", "-c", source, str(descriptor)),
             descriptors=(status, descriptor, *command.descriptors),
-            disk_bytes=lambda _: _size(folder),
+            disk_bytes=lambda pid: _size(folder) + deleted_bytes(pid, folder),
             release=lambda: _remove(folder),
         )
 
@@ -148,7 +157,7 @@ def _size(folder: str) -> int:
             with os.scandir(open_folders.pop()) as entries:
                 for entry in entries:
                     found = entry.stat(follow_symlinks=False)
-                    total += ENTRY_BYTES + found.st_blocks * 512
+                    total += ENTRY_BYTES + found.st_blocks * 512 // max(1, found.st_nlink)
                     if entry.is_dir(follow_symlinks=False):
                         open_folders.append(entry.path)
         except FileNotFoundError:

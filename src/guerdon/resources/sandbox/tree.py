@@ -55,6 +55,26 @@ def _memory(pid: int) -> int:
     return total
 
 
+def deleted_bytes(pid: int, folder: str) -> int:
+    """Bytes of files of a folder that have no name any more, but that descendants still hold."""
+    device = os.stat(folder).st_dev
+    sizes: dict[int, int] = {}
+    for member in descendants(pid):
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{member}/fd"):
+                with contextlib.suppress(OSError):
+                    found = os.stat(f"/proc/{member}/fd/{name}")
+                    if found.st_dev == device and found.st_nlink == 0:
+                        sizes[found.st_ino] = found.st_blocks * 512
+        with contextlib.suppress(OSError):
+            for line in _read(f"/proc/{member}/maps").splitlines():
+                if line.endswith(" (deleted)") and f" {folder}/" in line:
+                    place, _, _, _, inode, *_ = line.split(maxsplit=5)
+                    first, last = (int(end, 16) for end in place.split("-"))
+                    sizes[int(inode)] = max(sizes.get(int(inode), 0), last - first)
+    return sum(sizes.values())
+
+
 class Threads(NamedTuple):
     """The threads of a process and its descendants at one moment.
 
