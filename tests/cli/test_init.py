@@ -1,13 +1,18 @@
 """`guerdon init trainer`: files that work, and no file of the user's lost."""
 
 import ast
+import asyncio
 import json
+import runpy
 
+import numpy as np
 import pytest
+import yaml
 
 from guerdon import registry
 from guerdon.cli.main import main
 from guerdon.reward import BaseReward
+from guerdon.trainers import agentfly, verl_omni
 from guerdon.trainers.starter import FOLDER, starters
 
 TRAINERS = tuple(starters())
@@ -47,6 +52,48 @@ def test_the_problems_of_trl_can_be_scored(tmp_path, capfd):
     out = capfd.readouterr().out
     summary = json.loads(out[out.index("{") :])
     assert (summary["scores"], summary["failures"]) == (16, 0)
+
+
+def test_agentfly_calls_what_its_file_registers(tmp_path, monkeypatch):
+    rewards = {}
+    kept = agentfly.register
+    put = lambda *given, **more: kept(*given, into=rewards.__setitem__, **more)  # noqa: E731
+    monkeypatch.setattr(agentfly, "register", put)
+    init("agentfly", "-o", tmp_path)
+    runpy.run_path(str(tmp_path / "register.py"))
+    name = (tmp_path / "agent.args").read_text().strip().partition("=")[2]
+    for text, value in (("#### 42", 1.0), ("#### 41", 0.1)):
+        call = rewards[name](final_response=text, trajectory=[], id="r", answer="42")
+        assert asyncio.run(call)["reward"] == pytest.approx(value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_verl_omni_scores_with_the_lines_of_its_file(tmp_path):
+    pytest.importorskip("PIL")
+    init("verl_omni", "-o", tmp_path)
+    lines = (tmp_path / "reward.args").read_text().splitlines()
+    settings = dict(line.lstrip("+").split("=", 1) for line in lines)
+    prefix = "reward.custom_reward_function."
+    assert settings[f"{prefix}path"] == f"pkg://{verl_omni.__name__}"
+    kwargs = {
+        "reward": settings[f"{prefix}reward_kwargs.reward"],
+        "retry_within": float(settings[f"{prefix}reward_kwargs.retry_within"]),
+    }
+    function = getattr(verl_omni, settings[f"{prefix}name"])
+    white = np.full((8, 8, 3), 255, np.uint8)
+    row = asyncio.run(function("my/data", white, "a wall", {}, **kwargs))
+    assert row["component/bright"] == 1.0
+    assert row["score"] == pytest.approx(0.9 * row["component/small"] + 0.1)
+
+
+def test_unirl_makes_the_backend_of_its_file(tmp_path):
+    init("unirl", "-o", tmp_path)
+    section = yaml.safe_load((tmp_path / "reward.yaml").read_text())["reward"]
+    given = section["backend"]
+    module, _, name = given.pop("_target_").rpartition(".")
+    backend = getattr(registry.import_module(module), name)(**given)
+    assert backend.is_available()
+    backend.dispose()
 
 
 def test_what_is_there_is_kept_unless_told_otherwise(tmp_path, capsys):
