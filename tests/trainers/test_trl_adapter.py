@@ -565,3 +565,12 @@ def test_pictures_in_a_completion():
     (sample,) = seen_by([talk])
     assert sample.response[0].content[0].media.array.shape == (2, 3, 3)
     assert Sink().call(reward_function(RULE), [talk], answer=["4"]) == [1.0]
+
+
+def test_two_functions_of_one_name_are_refused():
+    """Their columns would be one, of twice the length that TRL's table has."""
+    first, second = reward_function(RULE), reward_function(RULE)
+    with pytest.raises(ConfigError, match="two reward functions called 'gsm8k'"):
+        Sink(first, second).call(first, ["#### 4"], answer=["4"])
+    renamed = reward_function(RULE, name="again")
+    assert Sink(first, renamed).call(renamed, ["#### 4"], answer=["4"]) == [1.0]

@@ -19,7 +19,7 @@ def python():
     found = os.environ.get("GUERDON_TRL_PYTHON")
     if not found:
         pytest.skip("set GUERDON_TRL_PYTHON to the interpreter of `scripts/trainer-venv trl`")
-    return Path(found)
+    return Path(found).absolute()
 
 
 def run(python, folder, *arguments):

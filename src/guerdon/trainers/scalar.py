@@ -87,7 +87,7 @@ def settings_of(kind: type[S], given: Mapping[str, Any], trainer: str) -> S:
 
 def _setting(key: str, value: Any, trainer: str) -> Any:
     if key in ("options", "backend"):
-        return _without_nodes(value)
+        return without_nodes(value)
     if key not in NUMBERS or value is None:
         return value
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -95,13 +95,18 @@ def _setting(key: str, value: Any, trainer: str) -> Any:
     return float(value)
 
 
-def _without_nodes(node: Any) -> Any:
-    """OmegaConf nodes, which are mappings and sequences, as dicts and lists."""
+def without_nodes(node: Any) -> Any:
+    """OmegaConf nodes, which are mappings and sequences, as dicts and lists.
+
+    Example:
+        >>> without_nodes({"a": ("x", 1)})
+        {'a': ['x', 1]}
+    """
     if isinstance(node, Mapping):
         items = cast("Mapping[Any, Any]", node).items()
-        return {str(key): _without_nodes(item) for key, item in items}
+        return {str(key): without_nodes(item) for key, item in items}
     if isinstance(node, Sequence) and not isinstance(node, str | bytes):
-        return [_without_nodes(item) for item in cast("Sequence[Any]", node)]
+        return [without_nodes(item) for item in cast("Sequence[Any]", node)]
     return node
 
 

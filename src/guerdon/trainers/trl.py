@@ -284,9 +284,14 @@ class RewardFunction:
 
         Raises:
             ConfigError: failures are masked, and it adds other reward functions' values. This is
-                said at the first call, not at the first failure.
+                said at the first call, not at the first failure. Or two of them have one name.
         """
         trainer = behind(log_metric)
+        if trainer.names.count(self.__name__) > 1:
+            raise ConfigError(
+                f"the trainer has two reward functions called '{self.__name__}', whose columns and "
+                "metrics would be one: give one of them another name="
+            )
         if trainer.processes > 1 and self._ranks is None:
             # Of its own: async functions of one trainer send at the same time.
             self._ranks = Ranks.apart()

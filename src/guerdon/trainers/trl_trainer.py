@@ -15,16 +15,21 @@ class Trainer(NamedTuple):
     """The trainer behind one call.
 
     Attributes:
-        others: whether it has further reward functions, whose values it adds.
+        names: of its reward functions, whose values it adds; "" for models.
         evaluates: whether the call is of its evaluation.
         num_generations: size of the groups of this call; None where it is not known.
         processes: that call their reward functions together.
     """
 
-    others: bool = False
+    names: tuple[str, ...] = ()
     evaluates: bool = False
     num_generations: int | None = None
     processes: int = 1
+
+    @property
+    def others(self) -> bool:
+        """Whether it has several reward functions."""
+        return len(self.names) > 1
 
 
 def behind(log_metric: Any) -> Trainer:
@@ -35,7 +40,7 @@ def behind(log_metric: Any) -> Trainer:
         >>> model = SimpleNamespace(training=False)
         >>> found = SimpleNamespace(num_generations=8, num_generations_eval=2, model=model)
         >>> behind(MethodType(print, found))
-        Trainer(others=False, evaluates=True, num_generations=2, processes=1)
+        Trainer(names=(), evaluates=True, num_generations=2, processes=1)
     """
     trainer = getattr(log_metric, "__self__", None)
     if trainer is None:
@@ -44,7 +49,7 @@ def behind(log_metric: Any) -> Trainer:
     evaluates = not getattr(getattr(trainer, "model", None), "training", True)
     size = getattr(trainer, "num_generations_eval" if evaluates else "num_generations", None)
     return Trainer(
-        others=len(getattr(trainer, "reward_funcs", ())) > 1,
+        names=tuple(getattr(f, "__name__", "") for f in getattr(trainer, "reward_funcs", ())),
         evaluates=evaluates,
         num_generations=size if isinstance(size, int) else None,
         processes=getattr(getattr(trainer, "accelerator", None), "num_processes", 1),

@@ -14,6 +14,7 @@ from typing import Any, cast
 from guerdon import registry
 from guerdon.errors import ConfigError, nearest
 from guerdon.trainers.loop import LoopScorer
+from guerdon.trainers.scalar import without_nodes
 
 KEYS = ("reward", "options", "lock_timeout")
 
@@ -44,7 +45,7 @@ class RewardModel:
         if "reward" not in given:
             raise ConfigError("reward model: name one under 'reward'")
         reward = given["reward"]
-        options = {str(key): value for key, value in dict(given.get("options") or {}).items()}
+        options = without_nodes(given.get("options") or {})
         if isinstance(reward, str):
             reward = registry.resolve(reward, **options)
         self._scorer = LoopScorer(reward, lock_timeout=given.get("lock_timeout"))
