@@ -68,7 +68,13 @@ def run_cases(
         work["run"] = [tool, *language.run] if language.run else ["./program"]
         work["files"] = {language.file: code.encode("utf-8", "surrogatepass")}
     limits = budget.limits(len(cases), language.memory_by)
-    limits = replace(limits, memory_bytes=limits.memory_bytes + language.tool_mib * MIB)
+    largest = max(map(len, work["inputs"]))  # each is a file while its case runs
+    limits = replace(
+        limits,
+        memory_bytes=limits.memory_bytes + language.tool_mib * MIB,
+        file_bytes=max(limits.file_bytes, largest),
+        disk_bytes=limits.disk_bytes + largest,
+    )
     with start_inside(budget, CASING, work, limits) as running:
         return _Runs(running, cases.streams, budget, limit, checker, tolerance).follow(stop)
 

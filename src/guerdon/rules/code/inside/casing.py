@@ -54,6 +54,8 @@ class Cases:
                 return None
         elif self._work["compile"] and not self._compile():
             return None
+        if code is not None and self._work["usual"]:
+            lend(code, {})  # imports once what each case will take
         gc.freeze()  # what is there before the program must not be copied for each case
         self._report("loaded")
         for case, text in enumerate(self._work["inputs"]):
