@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 from guerdon.errors import BadInput, ConfigError, InvalidReward, ScoringFailed, UnknownReward
@@ -258,6 +259,27 @@ async def test_positional_calls_and_rewards_without_names_are_refused(agentfly):
         await found(prediction="4", answer="4")
     with pytest.raises(InvalidReward, match="keywords only"):
         reward()(lambda *everything: 1.0)
+    with pytest.raises(InvalidReward, match=r"write @reward\(\)"):
+        reward(exact.call)
+
+
+async def test_instances_of_one_class_keep_their_names(agentfly):
+    """In AgentFly a name given to one instance becomes that of all."""
+
+    class Named(BaseReward):
+        def __init__(self, name: str, value: float):
+            super().__init__(name=name)
+            self.value = value
+
+        def call(self, final_response):
+            return {"reward": self.value, "exact": np.float32(0.5), "text": "kept out"}
+
+    first, second = Named("first", 0.25), Named("second", 0.75)
+    register(first)
+    register(second)
+    assert set(agentfly) == {"first", "second"}
+    assert await finalize(agentfly["first"], {}, [], "x") == (0.25, {**FLAGS, "exact": 0.5})
+    assert (await finalize(agentfly["second"], {}, [], "x"))[0] == 0.75
 
 
 async def test_the_context_of_the_rollout_reaches_the_reward(agentfly):

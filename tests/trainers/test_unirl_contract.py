@@ -9,6 +9,7 @@ own service and ours on its own types (`drivers/unirl_contract.py`). `Texts`, `I
 import math
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -719,6 +720,20 @@ def test_what_stops_a_step_can_be_caught_both_ways_and_pickled():
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value)
     assert '(1, "signed: raised (scorer): ValueError' in str(again)
+
+
+def test_shards_are_scored_from_several_threads():
+    """UniRL's driver scores finished rollouts in a pool of threads (`reward/async_dispatch.py`)."""
+    service = RewardService(GuerdonBackend(signed, input_kind="text"))
+
+    def score(i):
+        texts = Texts([str(i / 64), str(-i / 64)])
+        return service.score_and_attach(whole(texts)).parts[-1].rewards.tolist()
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(score, range(64)))
+    assert found == [[i / 64, -i / 64] for i in range(64)]
+    service.dispose()
 
 
 # A role of UniRL's workers.

@@ -22,6 +22,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import wraps
+from numbers import Real
 from typing import Any, TypeAlias, cast
 
 from msgspec.structs import replace
@@ -192,7 +193,12 @@ def reward(name: str | None = None, auto_register: bool = False) -> Callable[[An
     Args:
         name: by default the function's.
         auto_register: also in Guerdon's registry of names, under which configurations find it.
+
+    Raises:
+        InvalidReward: it is used without parentheses, which AgentFly's has not either.
     """
+    if callable(name):
+        raise InvalidReward(f"write @reward() or @reward(name=...) above {name!r}")
 
     def decorate(function: Callable[..., Any]) -> FunctionReward:
         return FunctionReward(_translated(function), name=name or function.__name__)
@@ -226,8 +232,14 @@ class BaseReward(Reward):
             cls.auto_register = False
         super().__init_subclass__(**keywords)
 
-    def __init__(self) -> None:
-        """AgentFly's subclasses call it."""
+    def __init__(self, name: str | None = None) -> None:
+        """AgentFly's subclasses call it.
+
+        Args:
+            name: in place of the class's, for this instance alone.
+        """
+        if name is not None:
+            self.name = name
 
 
 def _registered(made: FunctionReward) -> FunctionReward:
@@ -280,7 +292,7 @@ def _result(returned: Any) -> Any:
     if "reward" not in row:
         return row
     number = row.pop("reward")
-    metrics = {key: float(value) for key, value in row.items() if isinstance(value, int | float)}
+    metrics = {key: float(value) for key, value in row.items() if isinstance(value, Real)}
     info = {key: value for key, value in row.items() if key not in metrics}
     return {"score": number, "metrics": metrics, "info": info}
 
