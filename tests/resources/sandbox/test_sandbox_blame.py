@@ -209,6 +209,7 @@ def looked_at(
         # one after another: each waited since it was born; never longer than there was time
         ([(1.0, 1, {7: 0.5}), (2.0, 1, {7: 0.5, 8: 0.75})], 1.25),
         ([(1.0, 1, {7: 5.0})], 1.0),
+        ([(2.0, 2, {7: 1.0}), (3.0, 1, {7: 1.0}), (3.5, 1, {7: 5.0})], 1.5),
         # threads that wait at the same time count once
         ([(1.0, 1, {7: 0.5, 8: 0.75})], 0.75),
     ],

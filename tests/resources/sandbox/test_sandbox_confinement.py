@@ -104,7 +104,7 @@ def test_user(facts: dict[str, Any], sandbox: Sandbox) -> None:
         ("RLIMIT_CPU", (17, 18)),
         ("RLIMIT_FSIZE", (3 << 20, 3 << 20)),
         ("RLIMIT_NOFILE", (77, 77)),
-        ("RLIMIT_CORE", (0, 0)),
+        ("RLIMIT_CORE", (1, 1)),
     ],
 )
 def test_limit(facts: dict[str, Any], name: str, wanted: tuple[int, int]) -> None:

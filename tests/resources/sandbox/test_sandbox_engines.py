@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import struct
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -145,6 +146,18 @@ def test_a_sandbox_binary_that_vanishes(tmp_path: Path) -> None:
     assert "bwrap" in result.detail
 
 
+def test_an_interpreter_that_vanishes(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which sets up the other engine."""
+    if sandbox.engine.name != "landlock":
+        pytest.skip("is about the other engine")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python")
+        result = sandbox.run(Command(argv=("true",)))
+    assert result.status is Status.SANDBOX_FAILED
+    assert "/nowhere/python has gone" in result.detail
+    assert sandbox.run(Command(argv=("true",))).status is Status.OK
+
+
 def test_a_full_disk(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -209,6 +222,13 @@ def test_a_tree_that_is_gone() -> None:
     assert tree.descendants(2**22 + 1) == []
     assert tree.memory_bytes(2**22 + 1) == 0
     assert tree.threads(2**22 + 1) == (1, {})
+
+
+def test_threads_that_vanish_while_they_are_looked_at_were_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "listdir", lambda path: ["1", "2"])
+    assert tree.threads(2**22 + 1) == (2, {})
 
 
 HEADERS = {

@@ -24,7 +24,7 @@ from guerdon.resources.sandbox.engine import (
     environment,
 )
 from guerdon.resources.sandbox.files import Blobs
-from guerdon.resources.sandbox.limits import HARD_SECONDS, Limits
+from guerdon.resources.sandbox.limits import CORE_BYTES, HARD_SECONDS, Limits
 from guerdon.resources.sandbox.seccomp import build_filter
 from guerdon.resources.sandbox.tree import deleted_bytes
 
@@ -133,7 +133,7 @@ def _limits(limits: Limits) -> dict[str, tuple[int, int]]:
         "RLIMIT_CPU": (cpu, cpu + HARD_SECONDS),
         "RLIMIT_FSIZE": (limits.file_bytes, limits.file_bytes),
         "RLIMIT_NOFILE": (limits.open_files, limits.open_files),
-        "RLIMIT_CORE": (0, 0),
+        "RLIMIT_CORE": (CORE_BYTES, CORE_BYTES),
     }
 
 

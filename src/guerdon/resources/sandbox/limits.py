@@ -25,6 +25,10 @@ OWN_PROCESSES = 2
 HARD_SECONDS = 1
 """How long after its first warning a program that used its processor time is killed."""
 
+CORE_BYTES = 1
+"""No core file fits, and with this limit the kernel starts no program of the host that takes cores;
+with 0 it does (core(5), fs/coredump.c)."""
+
 RANGES = {
     # the least that starts a program, and the most that is no mistake and fits the kernel's numbers
     "wall_seconds": (0.001, MOST_SECONDS),
@@ -130,5 +134,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             f"--nproc={self.processes + OWN_PROCESSES}",
             f"--fsize={self.file_bytes}",
             f"--nofile={self.open_files}",
-            "--core=0",
+            f"--core={CORE_BYTES}",
         ]

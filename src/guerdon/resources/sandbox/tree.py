@@ -15,6 +15,10 @@ KILL_ROUNDS = 200
 """How often a tree is killed until nothing of it is left; a fork bomb takes several rounds."""
 
 
+MEMORY_FIELDS = ("RssAnon:", "RssShmem:", "VmSwap:", "VmPTE:", "HugetlbPages:")
+"""What counts of /proc/PID/status."""
+
+
 def _read(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
@@ -42,7 +46,7 @@ def _children(pid: int) -> list[int]:
 
 
 def memory_bytes(pid: int) -> int:
-    """Memory that a process and its descendants have touched and share with no file."""
+    """Memory that a process and its descendants have written to, and its tables of pages."""
     return sum(map(_memory, [pid, *descendants(pid)]))
 
 
@@ -50,7 +54,7 @@ def _memory(pid: int) -> int:
     total = 0
     with contextlib.suppress(OSError, ValueError):
         for line in _read(f"/proc/{pid}/status").splitlines():
-            if line.startswith(("RssAnon:", "RssShmem:")):
+            if line.startswith(MEMORY_FIELDS):
                 total += int(line.split()[1]) * 1024
     return total
 
