@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import inspect
 import os
 import pickle
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,6 +95,9 @@ class Toy(Base):
         self.entered.put("awaited")
         await event.wait()
         return self.name
+
+    def wrapped(self) -> Coroutine[Any, Any, list[str]]:
+        return self.aside()
 
     async def aside(self) -> list[str]:
         return await asyncio.to_thread(self.mark, "aside")
@@ -214,6 +218,9 @@ def test_a_handle_does_all_that_the_resource_does(resources: Resources) -> None:
             toy.broken()
         assert {"mark", "who", "marks"} <= set(dir(toy))
         assert toy.mark.__doc__ == Toy.mark.__doc__
+        assert list(inspect.signature(toy.mark).parameters) == ["text"]
+        assert inspect.iscoroutinefunction(toy.aside)
+        assert not inspect.iscoroutinefunction(toy.mark)
 
 
 def test_handles_of_two_classes_know_their_own_methods(resources: Resources) -> None:
@@ -232,6 +239,42 @@ def test_handles_of_two_classes_know_their_own_methods(resources: Resources) -> 
         assert points[0] == points[1]
         assert not hasattr(points[0], "__len__")
         assert isinstance(points[0], Point)
+
+
+class Slotted(Resource):
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self) -> int:
+        self.left -= 1
+        return self.left
+
+    async def __aenter__(self) -> int:
+        return self.left
+
+    async def __aexit__(self, *_: object) -> None:
+        self.left = -1
+
+
+class SlottedSpec(Spec[Slotted], frozen=True, kw_only=True):
+    def make(self) -> Slotted:
+        return Slotted(3)
+
+
+async def test_slots_calls_and_async_blocks(resources: Resources) -> None:
+    async with Context("r", resources=resources) as context:
+        slotted = await context.acquire_resource(SlottedSpec())
+        assert slotted() == 2
+        async with slotted as left:
+            assert left == 2
+        assert slotted.left == -1
+    with pytest.raises(Released):
+        slotted()
+    with pytest.raises(Released):
+        async with slotted:
+            pass
 
 
 def test_a_handle_belongs_to_its_process(resources: Resources) -> None:
@@ -335,9 +378,12 @@ async def test_a_task_that_kept_it_is_told(resources: Resources) -> None:
 
 async def test_a_coroutine_that_was_not_awaited_in_time(resources: Resources) -> None:
     async with Context("r1", resources=resources) as context:
-        late = (await context.acquire_resource(ToySpec())).aside()
-    with pytest.raises(Released, match="rollout 'r1'"):
-        await late
+        toy = await context.acquire_resource(ToySpec())
+        assert await toy.wrapped() == ["aside"]
+        late = [toy.aside(), toy.wrapped()]
+    for coroutine in late:
+        with pytest.raises(Released, match="rollout 'r1'"):
+            await coroutine
 
 
 def test_it_is_the_fault_of_the_reward(resources: Resources) -> None:
@@ -491,6 +537,68 @@ def test_what_runs_in_a_sandbox_is_interrupted(kind: str) -> None:
                 assert fresh.run("'secret' in globals()").value == "False"
             else:
                 assert fresh.query("select 1").rows == ((1,),)
+
+
+class Shared(Resource):
+    """Notices when two rollouts are in it, or a reset beside a call."""
+
+    def __init__(self) -> None:
+        self.owner = ""
+        self.calls = 0
+        self.lock = threading.Lock()
+
+    def reset(self) -> bool:
+        if self.calls:
+            WRONG.append(f"reset beside a call of {self.owner}")
+        self.owner = ""
+        return True
+
+    def use(self, owner: str) -> None:
+        with self.lock:
+            self.calls += 1
+            self.owner = self.owner or owner
+        if self.owner != owner:
+            WRONG.append(f"{owner} in the resource of {self.owner}")
+        with self.lock:
+            self.calls -= 1
+
+
+class SharedSpec(Spec[Shared], frozen=True, kw_only=True):
+    pool: Pool = Pool(max=2)
+
+    def make(self) -> Shared:
+        return Shared()
+
+
+WRONG: list[str] = []
+
+
+def test_stragglers_of_many_rollouts_reach_nobody(resources: Resources) -> None:
+    WRONG.clear()
+    ends: list[BaseException] = []
+
+    def straggle(shared: Shared, owner: str) -> None:
+        try:
+            while True:
+                shared.use(owner)
+        except BaseException as error:
+            ends.append(error)
+
+    def rollouts(number: int) -> None:
+        for turn in range(15):
+            name = f"{number}.{turn}"
+            with Context(name, resources=resources) as context:
+                shared = context.acquire_resource_sync(SharedSpec(), timeout=LONG)
+                for _ in range(2):
+                    stragglers.submit(straggle, shared, name)
+                shared.use(name)
+
+    with ThreadPoolExecutor(8) as stragglers, ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(rollouts, number) for number in range(4)]:
+            done.result(LONG)
+    assert WRONG == []
+    assert len(ends) == 4 * 15 * 2
+    assert {type(end) for end in ends} == {Released}
 
 
 # Giving back and resetting before the end.

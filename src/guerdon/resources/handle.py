@@ -115,7 +115,15 @@ def _forward(name: str) -> Callable[..., Any]:
 
 
 def _lent(function: FunctionType) -> Callable[..., Any]:
-    """A method that counts as a call of the lease."""
+    """A method that counts as a call of the lease; a coroutine function remains one."""
+    if inspect.iscoroutinefunction(function):
+
+        @wraps(function)
+        async def awaited(handle: Handle, *args: Any, **keywords: Any) -> Any:
+            with lease_of(handle).waiting():
+                return await function(handle, *args, **keywords)
+
+        return awaited
 
     @wraps(function)
     def call(handle: Handle, *args: Any, **keywords: Any) -> Any:
