@@ -226,15 +226,6 @@ def attempts(known: dict[str, Any], programs: dict[str, str], start: str) -> str
     return "\n".join([*lines, "print('tried')"])
 
 
-@pytest.fixture
-def open_folder(tmp_path: Path) -> Path:
-    """A folder of the host that anybody may write to."""
-    for folder in [tmp_path, *tmp_path.parents][:-2]:
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(0o777)
-    return tmp_path
-
-
 HOST_FILES: dict[str, str] = {
     "reads": "open(FILE).read()",
     "reads by another name": "open('/proc/self/root' + FILE).read()",

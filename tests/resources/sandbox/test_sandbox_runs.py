@@ -103,18 +103,17 @@ def test_no_other_descriptor_is_open(sandbox: Sandbox) -> None:
     assert result.text.split() == ["0", "1", "2"], result
 
 
-def test_readable_folders(sandbox: Sandbox, tmp_path: Path) -> None:
-    for folder in [tmp_path, *tmp_path.parents][:-2]:
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(0o755)
-    (tmp_path / "data.txt").write_text("data")
-    (tmp_path / "data.txt").chmod(0o666)
-    path = str(tmp_path / "data.txt")
-    command = Command(argv=("sh", "-c", f"cat {path}; echo x > {path}"), readable=(str(tmp_path),))
+def test_readable_folders(sandbox: Sandbox, open_folder: Path) -> None:
+    (open_folder / "data.txt").write_text("data")
+    (open_folder / "data.txt").chmod(0o666)
+    path = str(open_folder / "data.txt")
+    command = Command(
+        argv=("sh", "-c", f"cat {path}; echo x > {path}"), readable=(str(open_folder),)
+    )
     result = sandbox.run(command)
     assert result.stdout == b"data", result
     assert result.status is Status.NONZERO
-    assert (tmp_path / "data.txt").read_text() == "data"
+    assert (open_folder / "data.txt").read_text() == "data"
 
 
 def test_signals_are_named(sandbox: Sandbox) -> None:
