@@ -16,8 +16,9 @@ FAULTS = [*cases.FAULTS, "abstention"]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
-    return interpreter.drive("areal", tmp_path_factory.mktemp("areal"))
+def seen(tmp_path_factory, parity_server):
+    folder = tmp_path_factory.mktemp("areal")
+    return interpreter.drive("areal", folder, None, parity_server)
 
 
 def expected(name):
@@ -26,7 +27,7 @@ def expected(name):
     return [cases.REWARDS[name](row) for row in cases.ROWS]
 
 
-@pytest.mark.parametrize("way", ["pool", "wrapped", "awaited"])
+@pytest.mark.parametrize("way", ["pool", "wrapped", "awaited", "workers", "remote"])
 @pytest.mark.parametrize("name", cases.REWARDS)
 def test_the_workflow_gets_the_value(seen, way, name):
     found = [row[0] for row in seen["values"][f"{way} {name}"]]

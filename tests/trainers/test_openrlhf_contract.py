@@ -18,8 +18,9 @@ FAULTS = [*cases.FAULTS, "abstention"]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
-    return interpreter.drive("openrlhf", tmp_path_factory.mktemp("openrlhf"))
+def seen(tmp_path_factory, parity_server):
+    folder = tmp_path_factory.mktemp("openrlhf")
+    return interpreter.drive("openrlhf", folder, None, parity_server)
 
 
 def expected(name):
@@ -28,10 +29,11 @@ def expected(name):
     return [cases.REWARDS[name](row) for row in cases.ROWS]
 
 
+@pytest.mark.parametrize("place", ["", " pool", " remote"])
 @pytest.mark.parametrize("name", cases.REWARDS)
-def test_the_executor_gets_bare_numbers(seen, name):
-    assert [row["reward"] for row in seen[name]] == expected(name)
-    assert [row["scores"] for row in seen[name]] == expected(name)
+def test_the_executor_gets_bare_numbers(seen, name, place):
+    assert [row["reward"] for row in seen[name + place]] == expected(name)
+    assert [row["scores"] for row in seen[name + place]] == expected(name)
 
 
 def test_components_are_logged_where_they_are(seen):

@@ -25,10 +25,12 @@ def expected(name):
     return [cases.REWARDS[name](row) for row in cases.ROWS]
 
 
+@pytest.mark.parametrize("place", ["", " pool"])
 @pytest.mark.parametrize("name", cases.REWARDS)
-def test_the_step_gives_the_value_and_ends(seen, name):
-    assert [row["reward"] for row in seen[name]] == expected(name)
-    assert all(row["done"] and row["observations"] == [] for row in seen[name])
+def test_the_step_gives_the_value_and_ends(seen, name, place):
+    rows = seen[name + place]
+    assert [row["reward"] for row in rows] == expected(name)
+    assert all(row["done"] and row["observations"] == [] for row in rows)
 
 
 def test_components_are_averaged_by_skyrl(seen):

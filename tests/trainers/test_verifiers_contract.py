@@ -15,8 +15,9 @@ FAULTS = [*cases.FAULTS, "abstention"]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
-    return interpreter.drive("verifiers", tmp_path_factory.mktemp("verifiers"))
+def seen(tmp_path_factory, parity_server):
+    folder = tmp_path_factory.mktemp("verifiers")
+    return interpreter.drive("verifiers", folder, None, parity_server)
 
 
 def expected(name):
@@ -25,9 +26,11 @@ def expected(name):
     return [cases.REWARDS[name](row) for row in cases.ROWS]
 
 
+@pytest.mark.parametrize("place", ["", " pool", " remote"])
 @pytest.mark.parametrize("name", cases.REWARDS)
-def test_the_trace_gets_the_value_and_its_weight(seen, name):
-    assert [row["reward"] for row in seen[name]] == [[value, 0.5] for value in expected(name)]
+def test_the_trace_gets_the_value_and_its_weight(seen, name, place):
+    found = [row["reward"] for row in seen[name + place]]
+    assert found == [[value, 0.5] for value in expected(name)]
 
 
 def test_components_are_metrics_of_the_trace(seen):

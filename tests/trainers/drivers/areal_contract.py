@@ -1,8 +1,8 @@
 """Drives AReaL's own wrapper and workflows with our functions; run by `test_areal_contract.py`.
 
-    AREAL_PYTHON areal_contract.py FOLDER
+    AREAL_PYTHON areal_contract.py FOLDER ADDRESS
 
-What AReaL saw is written to FOLDER/seen.json.
+ADDRESS is that of a server that hosts the rewards. What AReaL saw is written to FOLDER/seen.json.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from areal.workflow.rlvr import RLVRWorkflow  # noqa: E402
 from areal.workflow.vision_rlvr import VisionRLVRWorkflow  # noqa: E402
 
 from guerdon.registry import load_file  # noqa: E402
+from guerdon.remote import RemoteReward  # noqa: E402
 from guerdon.trainers import areal as ours  # noqa: E402
 
 cases = load_file(str(Path(__file__).parents[1] / "parity" / "cases.py"))
@@ -147,6 +148,12 @@ async def values():
         stats_tracker.export_all()
         seen[f"awaited {name}"] = await episodes(theirs, reference, cases.ROWS)
         seen[f"statistics {name}"] = stats_tracker.export_all()
+        workers = {"backend": {"pool": {"workers": 1}}}
+        seen[f"workers {name}"] = await episodes(
+            theirs, reference, cases.ROWS, reward_settings=workers
+        )
+        remote = RemoteReward(sys.argv[2], name)
+        seen[f"remote {name}"] = await episodes(theirs, remote, cases.ROWS)
     return seen
 
 

@@ -1,9 +1,10 @@
 """Drives OpenRLHF's single-turn executor with a file; run by `test_openrlhf_contract.py`.
 
-    OPENRLHF_PYTHON openrlhf_contract.py FOLDER
+    OPENRLHF_PYTHON openrlhf_contract.py FOLDER ADDRESS
 
-The file is the one of `docs/trainers/openrlhf.md`, with other rewards. What the executor makes of
-it is written to FOLDER/seen.json.
+ADDRESS is that of a server that hosts the rewards. The file is the one of
+`docs/trainers/openrlhf.md`, with other rewards. What the executor makes of it is written to
+FOLDER/seen.json.
 """
 
 import asyncio
@@ -69,23 +70,35 @@ async def execute(file, rows):
 
 
 def file_with(name, reference, **settings):
+    return file_of(name, repr(reference), **settings)
+
+
+def file_of(name, reward, **settings):
     file = FOLDER / f"{name}.py"
     file.write_text(
+        "from guerdon.remote import RemoteReward\n"
         "from guerdon.trainers.openrlhf import reward_func_for\n"
-        f"reward_func = reward_func_for({reference!r}, label_columns=True, **{settings!r})\n"
+        f"reward_func = reward_func_for({reward}, label_columns=True, **{settings!r})\n"
     )
     return file
 
 
 def main():
     seen = {}
+    pool = {"pool": {"workers": 1}}
     for name in cases.REWARDS:
         rule = "guerdon.rules.gsm8k:gsm8k"
-        file = file_with(name, rule if name == "rule" else cases.reference(name))
-        seen[name] = asyncio.run(execute(file, cases.ROWS))
+        reference = rule if name == "rule" else cases.reference(name)
+        files = {
+            name: file_with(name, reference),
+            f"{name} pool": file_with(f"{name}_pool", reference, backend=pool),
+            f"{name} remote": file_of(f"{name}_remote", f"RemoteReward({sys.argv[2]!r}, {name!r})"),
+        }
+        for place, file in files.items():
+            seen[place] = asyncio.run(execute(file, cases.ROWS))
     scores = file_with("scores", cases.reference("composite"), scores="correct")
     seen["scores"] = asyncio.run(execute(scores, cases.ROWS))
-    settings = {"retry_within": 0, "backend": {"pool": {"workers": 1}}}
+    settings = {"retry_within": 0, "backend": pool}
     raising = file_with("raising", cases.reference("faulty"), **settings)
     going_on = {**settings, "neutral": 0.125, "failure_share": 1.0}
     neutral = file_with("neutral", cases.reference("faulty"), **going_on)

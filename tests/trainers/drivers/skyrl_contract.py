@@ -52,6 +52,8 @@ def main():
         rule = "guerdon.rules.gsm8k:gsm8k"
         reference = rule if name == "rule" else cases.reference(name)
         seen[name] = [step(row, reward=reference) for row in cases.ROWS]
+        pool = {"backend": {"pool": {"workers": 1}}}
+        seen[f"{name} pool"] = [step(row, reward=reference, **pool) for row in cases.ROWS]
     averaged = [row["metrics"] for row in seen["composite"]]
     seen["averaged"] = BaseTextEnv.aggregate_metrics(averaged)
     faulty = {

@@ -1,8 +1,9 @@
 """Drives verifiers' own `Task.score` with our functions; run by `test_verifiers_contract.py`.
 
-    VERIFIERS_PYTHON verifiers_contract.py FOLDER
+    VERIFIERS_PYTHON verifiers_contract.py FOLDER ADDRESS
 
-What verifiers recorded on the traces is written to FOLDER/seen.json.
+ADDRESS is that of a server that hosts the rewards. What verifiers recorded on the traces is written
+to FOLDER/seen.json.
 """
 
 import asyncio
@@ -78,21 +79,34 @@ async def score(file, row, messages=None):
 
 
 def file_with(name, reference, **settings):
+    return file_of(name, repr(reference), **settings)
+
+
+def file_of(name, reward, **settings):
     file = FOLDER / f"{name}.py"
     file.write_text(
+        "from guerdon.remote import RemoteReward\n"
         "from guerdon.trainers.verifiers import reward_for\n"
-        f"reward = reward_for({reference!r}, **{settings!r})\n"
+        f"reward = reward_for({reward}, **{settings!r})\n"
     )
     return file
 
 
 async def drive():
     seen = {}
+    pool = {"pool": {"workers": 1}}
     for name in cases.REWARDS:
         rule = "guerdon.rules.gsm8k:gsm8k"
-        file = file_with(f"{name}_file", rule if name == "rule" else cases.reference(name))
-        seen[name] = await asyncio.gather(*[score(file, row) for row in cases.ROWS])
-    settings = {"retry_within": 0, "backend": {"pool": {"workers": 1}}}
+        reference = rule if name == "rule" else cases.reference(name)
+        remote = f"RemoteReward({sys.argv[2]!r}, {name!r})"
+        files = {
+            name: file_with(f"{name}_file", reference),
+            f"{name} pool": file_with(f"{name}_pool", reference, backend=pool),
+            f"{name} remote": file_of(f"{name}_remote", remote),
+        }
+        for place, file in files.items():
+            seen[place] = await asyncio.gather(*[score(file, row) for row in cases.ROWS])
+    settings = {"retry_within": 0, "backend": pool}
     raising = file_with("raising", cases.reference("faulty"), **settings)
     going_on = {**settings, "neutral": 0.125, "failure_share": 1.0}
     neutral = file_with("neutral", cases.reference("faulty"), **going_on)
