@@ -19,7 +19,23 @@ _CASES = {"inputs": ["1\n", "41\n"], "outputs": ["2\n", "42\n"]}
 _CALLS = {"inputs": [[1], [41]], "outputs": [2, 42], "fn_name": "plus"}
 _TIDY = _fenced("def twice(x):\n    return 2 * x")
 
+_SUITE = {"test": "from solution import twice\n\ndef test_one():\n    assert twice(2) == 4"}
+_LIVE = {
+    "public_test_cases": '[{"input": "1\\n", "output": "2", "testtype": "stdin"}]',
+    "private_test_cases": '[{"input": "41\\n", "output": "42", "testtype": "stdin"}]',
+}
+_LEFT = {"test": "assert twice(2)[:1] == 4", "entry_point": "twice"}
+
 PYTHON_FIXTURES = (
+    case("full", "test functions", 1.0, response=_TWICE, ground_truth=_SUITE),
+    case("zero", "a value that the tests cannot use", 0.0, response=_TWICE, ground_truth=_LEFT),
+    case(
+        "malformed",
+        "tests that run text",
+        "bad_input",
+        response=_TWICE,
+        ground_truth="assert eval(twice('2')) == 4",
+    ),
     case("full", "passes", 1.0, response=_TWICE, ground_truth=_TESTS),
     case("full", "check(candidate)", 1.0, response=_TWICE, ground_truth=_ROW),
     case("full", "a list of assertions", 1.0, response=_TWICE, ground_truth=_TESTS.split("\n")),
@@ -37,6 +53,14 @@ PYTHON_FIXTURES = (
 )
 
 STDIO_FIXTURES = (
+    case("full", "LiveCodeBench's columns", 1.0, response=_PLUS, ground_truth=_LIVE),
+    case(
+        "full",
+        "names of contests",
+        1.0,
+        ground_truth=_CALLS,
+        response=_fenced("def plus(x: List[int]): return sum(deque([x, 1]))"),
+    ),
     case("full", "prints", 1.0, response=_PLUS, ground_truth=_CASES),
     case(
         "full", "a function", 1.0, response=_fenced("plus = lambda x: x + 1"), ground_truth=_CALLS
