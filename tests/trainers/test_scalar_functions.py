@@ -94,7 +94,7 @@ def test_a_forked_child_starts_afresh():
         ("areal", "areal", "0.5.1", "areal 1.0.0 or later (1.0.4 is tested)"),
         ("openrlhf", "openrlhf", "0.8.0", "openrlhf 0.11.0 or later (0.11.2 is tested)"),
         ("verifiers", "verifiers", "0.1.3", "verifiers 0.4.0 or later (0.4.0 is tested)"),
-        ("skyrl", "skyrl-gym", "0.1.0", "skyrl-gym 0.1.1 or later (0.4.0 is tested)"),
+        ("skyrl", "skyrl-gym", "0.1.1", "skyrl-gym 0.2.0 or later (0.4.0 is tested)"),
     ],
 )
 def test_another_version_of_the_trainer_says_which_ones_work(

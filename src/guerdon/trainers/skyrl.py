@@ -46,7 +46,7 @@ class StepReward(ScalarFunction[ScalarSettings]):
 
     trainer = "SkyRL"
     versions = Versions(
-        "skyrl-gym", least="0.1.1", tested="0.4.0", needs="environments that get extras"
+        "skyrl-gym", least="0.2.0", tested="0.4.0", needs="get_metrics of an environment"
     )
 
     def settle(self, prompt: Any, action: str, extras: Mapping[str, Any]) -> Settled:
