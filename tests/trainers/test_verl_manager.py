@@ -179,3 +179,16 @@ def test_import_verl_loads_nothing_of_ours(seen):
     ours = [name for name in found if name.startswith(("guerdon", "msgspec"))]
     assert ours == ["guerdon", "guerdon.trainers", "guerdon.trainers.verl_plugin"]
     assert not [name for name in found if name.startswith("verl.") and "reward" in name]
+
+
+def test_the_streaming_path(seen):
+    """verl's agent loop puts the score at the last token; of an empty response into the padding."""
+    found = seen["streamed"]
+    assert found["sums"] == found["extra"]["score"] == expected("composite")
+    assert list(found["extra"]) == FIXED + COMPONENTS
+    assert found["extra"]["component/tidy"].count(None) == sum(
+        r.judge == "down" for r in cases.ROWS
+    )
+    for place, length, number in zip(found["placed"], found["lengths"], found["sums"], strict=True):
+        if number:
+            assert place == (length - 1 if length else found["width"] - 1)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 FOLDER = Path(sys.argv[1]).resolve()
 os.environ.update(
@@ -26,12 +27,18 @@ os.environ.update(
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+import verl  # noqa: E402
 from hydra import compose, initialize_config_module  # noqa: E402
 from omegaconf import open_dict  # noqa: E402
+from tensordict import TensorDict  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 from verl import DataProto  # noqa: E402
 from verl.trainer.ppo import core_algos  # noqa: E402
-from verl.trainer.ppo.reward import load_reward_manager, resolve_reward_manager_cls  # noqa: E402
+from verl.trainer.ppo.reward import (  # noqa: E402
+    extract_reward,
+    load_reward_manager,
+    resolve_reward_manager_cls,
+)
 from verl.utils.torch_functional import masked_mean  # noqa: E402
 from verl.workers.reward_manager import get_reward_manager_cls  # noqa: E402
 
@@ -312,24 +319,65 @@ def legacy(tokenizer):
     }
 
 
-def their_kl_penalty():
-    """verl's own function out of its file, whose other imports need a whole trainer."""
-    path = Path(core_algos.__file__).with_name("ray_trainer.py")
+def out_of(path, function, names):
+    """A function of verl's out of its file, whose other imports need a whole trainer."""
     wanted = [
         node
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.FunctionDef) and node.name == "apply_kl_penalty"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name == function
     ]
-    names = {"core_algos": core_algos, "masked_mean": masked_mean, "torch": torch}
+    found = {}
     exec(
-        compile(ast.Module(wanted, []), str(path), "exec"), {**names, "DataProto": DataProto}, names
+        compile(ast.Module(wanted, []), str(path), "exec"), {**names, "DataProto": DataProto}, found
     )
-    return names["apply_kl_penalty"]
+    return found[function]
+
+
+def streamed(tokenizer):
+    """Rows scored one by one, put together by verl's agent loop and read by its trainer."""
+    rows = cases.ROWS
+    data = streaming(tokenizer, rows)
+    scored = singles(tokenizer, data, config({"reward": cases.reference("composite")}))
+    loop = Path(verl.__file__).with_name("experimental") / "agent_loop" / "agent_loop.py"
+    names = {"np": np, "torch": torch, "TensorDict": TensorDict, "_InternalAgentLoopOutput": object}
+    mask = data.batch["attention_mask"][:, contract.PROMPT_LENGTH :]
+    whole = torch.cat([data.batch["prompts"], data.batch["responses"]], dim=1)
+    outputs = [
+        SimpleNamespace(
+            prompt_ids=data.batch["prompts"][i : i + 1],
+            response_ids=data.batch["responses"][i : i + 1],
+            response_mask=mask[i : i + 1],
+            attention_mask=data.batch["attention_mask"][i : i + 1],
+            input_ids=whole[i : i + 1],
+            position_ids=whole[i : i + 1],
+            response_logprobs=None,
+            routed_experts=None,
+            teacher_logprobs=None,
+            multi_modal_inputs=None,
+            num_turns=1,
+            metrics=SimpleNamespace(model_dump=dict),
+            reward_score=row["reward_score"],
+            extra_fields={"reward_extra_info": row["reward_extra_info"]},
+        )
+        for i, row in enumerate(scored)
+    ]
+    worker = SimpleNamespace(reward_loop_worker_handles=["a worker"])
+    batch = out_of(loop, "_postprocess", names)(worker, outputs)
+    tensor, extra = extract_reward(batch)
+    return {
+        "sums": tensor.sum(-1).tolist(),
+        "placed": (tensor != 0).int().argmax(-1).tolist(),
+        "lengths": mask.sum(1).tolist(),
+        "width": mask.shape[1],
+        "extra": {key: column.tolist() for key, column in extra.items()},
+    }
 
 
 def kl(rows=6, width=5):
     """verl's own function against ours, for each of its estimators, over two updates."""
-    seen, apply_kl_penalty = {}, their_kl_penalty()
+    names = {"core_algos": core_algos, "masked_mean": masked_mean, "torch": torch}
+    path = Path(core_algos.__file__).with_name("ray_trainer.py")
+    seen, apply_kl_penalty = {}, out_of(path, "apply_kl_penalty", names)
     for name in ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3", "k3+", "low_var_kl+"):
         torch.manual_seed(3)
         theirs = core_algos.AdaptiveKLController(init_kl_coef=0.1, target_kl=0.02, horizon=50)
@@ -411,6 +459,7 @@ def main():
         "broken": broken_rows(tokenizer),
         "overlong": overlong(tokenizer),
         "legacy_batches": legacy_batches(tokenizer),
+        "streamed": streamed(tokenizer),
         "imports": what_import_verl_loads(),
         "kl": kl(),
         "starter": starter(tokenizer),
