@@ -138,6 +138,7 @@ def test_other_languages(run_code: Any) -> None:
         ({"code": "1", "memory_limit_MB": 10**6}, 422, "the most is"),
         ({"code": "1", "run_timeout": 1e6}, 422, "the most is"),
         ({"code": "1", "run_timeout": -1}, 422, "above 0"),
+        ({"code": "1", "run_timeout": 0.0001}, 422, "from 0.001"),
         ({"code": "1", "compile_timeout": 0}, 422, "above 0"),
         ({"code": "1", "files": {"../x": ""}}, 422, "leaves its folder"),
         ({"code": "1", "files": {"x": "*"}}, 422, "base64"),

@@ -116,12 +116,15 @@ class Machine:
 
     def _limits(self, program: Program, seconds: float, language: Language) -> Limits:
         memory = self._max_memory_mib if program.memory_mib is None else program.memory_mib
-        return Limits(
-            wall_seconds=seconds,
-            memory_bytes=(memory + language.tool_mib) * MIB,
-            memory_by="data" if language.memory_by == "data" else "address_space",
-            output_bytes=self._output_bytes,
-        )
+        try:
+            return Limits(
+                wall_seconds=seconds,
+                memory_bytes=(memory + language.tool_mib) * MIB,
+                memory_by="data" if language.memory_by == "data" else "address_space",
+                output_bytes=self._output_bytes,
+            )
+        except ValueError as error:
+            raise BadInput(f"what was asked for is no limit: {error}") from None
 
 
 def _phase(result: Result) -> Phase:
