@@ -170,6 +170,25 @@ def test_a_program_cannot_change_what_the_tests_compare_with(engine: Any) -> Non
     assert reward.call_sync(response=program(cheat), ground_truth=tests)["score"] == 0.0
 
 
+def test_a_class_of_the_program_catches_no_assertion(engine: Any) -> None:
+    tests = "try:\n    f(-1)\n    assert False, 'no exception'\nexcept Negative:\n    pass"
+    reward = CodePython(engine=engine, **SECONDS)
+    for cheat in (
+        "Negative = AssertionError",
+        "Negative = Exception",
+        "class Negative(AssertionError): pass",
+        "class M(type):\n    def __instancecheck__(c, e): return True\n"
+        "    def __subclasscheck__(c, e): return True\n"
+        "class Negative(Exception, metaclass=M): pass",
+    ):
+        code = f"{cheat}\ndef f(x): return x"
+        result = reward.call_sync(response=program(code), ground_truth={"test": tests})
+        assert result["score"] == 0.0, cheat
+    code = "class Negative(Exception): pass\ndef f(x): raise Negative(x)"
+    result = reward.call_sync(response=program(code), ground_truth={"test": tests})
+    assert result["score"] == 1.0
+
+
 def test_a_program_cannot_make_its_fault_one_of_the_data(engine: Any) -> None:
     """A value that comes back to the program must not be refused as if the tests had made it."""
     reward = CodePython(engine=engine, **SECONDS)

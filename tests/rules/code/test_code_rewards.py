@@ -143,6 +143,7 @@ def test_arguments_changed_in_place() -> None:
         ("import importlib\nassert importlib.import_module(f('2'))", "import_module"),
         ("from unittest.mock import patch\nwith patch('os.getpid'):\n    assert f(1)", "patch"),
         ("def test_f(capsys):\n    assert f(1) == 1", "capsys"),
+        ("import asyncio\nassert asyncio.run(f(1)) == 1", "asyncio.run"),
         ("def test_f(number):\n    assert f(number) == 1", "without pytest"),
         ("import sys\nsys.stdout = None\nassert f(1) == 1", "sys.stdout"),
     ],
@@ -228,6 +229,9 @@ def test_nothing_that_a_program_returns_is_the_fault_of_the_data(test: str) -> N
         ("class E(KeyError):\n    def __str__(self): return 'mine'\ndef f(x): raise E(x)",
          "try:\n    f(3)\n    assert False\nexcept KeyError as error:\n"
          "    assert 'mine' in str(error)"),
+        ("class E(Exception): pass\nclass D(E): pass\ndef f(x): raise (D if x else E)('no')",
+         "for x in (0, 1):\n    try:\n        f(x)\n        assert False\n"
+         "    except E as error:\n        assert str(error) == 'no'"),
         ("def f(x): raise ValueError('negative')",
          "try:\n    f(3)\n    assert False\nexcept ValueError as error:\n"
          "    assert str(error) == 'negative'"),

@@ -248,7 +248,7 @@ def _unknown(tag: bytes, number: Any) -> Any:
 
 def _text(reply: tuple[Any, ...]) -> str:
     """What an exception said."""
-    return reply[2] if len(reply) > 2 and isinstance(reply[2], str) else "no text"
+    return reply[3] if len(reply) > 3 and isinstance(reply[3], str) else "no text"
 
 
 OBJECT = object()

@@ -113,12 +113,16 @@ def _runner(node: ast.AST) -> str:
 
 
 def _reaches_out(node: ast.AST) -> str:
+    if isinstance(node, ast.AsyncFunctionDef | ast.Await):
+        return "coroutines"
     if isinstance(node, ast.Name) and node.id in ONE_PROCESS and isinstance(node.ctx, ast.Load):
         return node.id
     if isinstance(node, ast.arg) and node.arg in ONE_PROCESS:
         return node.arg
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         owner = node.value.id
+        if owner == "asyncio" and node.attr in ("run", "get_event_loop", "new_event_loop"):
+            return f"asyncio.{node.attr}"
         if owner == "mock" and node.attr == "patch":
             return "mock.patch"
         if owner == "sys" and node.attr in STREAMS and isinstance(node.ctx, ast.Store):
@@ -183,15 +187,19 @@ def _asserts(node: ast.AST) -> bool:
     """An assertion, or a call such as `self.assertEqual` or `pytest.raises`."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         return node.func.attr.startswith("assert") or node.func.attr == "raises"
-    return isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant)
+    return _checks(node)
+
+
+def _checks(node: ast.AST) -> bool:
+    """Whether a node is an assertion that can fail, such as `assert False` behind a call."""
+    if not isinstance(node, ast.Assert):
+        return False
+    return not isinstance(node.test, ast.Constant) or not node.test.value
 
 
 def is_case(statement: ast.stmt) -> bool:
     """Whether a statement holds an assertion outside of functions."""
-    return any(
-        isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant)
-        for node in outside_functions(statement)
-    )
+    return any(map(_checks, outside_functions(statement)))
 
 
 def is_idle(statement: ast.stmt) -> bool:

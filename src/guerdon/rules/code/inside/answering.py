@@ -10,7 +10,7 @@ import importlib
 import operator
 import sys
 
-from guerdon.rules.code.inside.peer import Gone, Peer, is_class_of, raised
+from guerdon.rules.code.inside.peer import Gone, Peer, built_in_base, is_class_of, raised
 from guerdon.rules.code.inside.usual import add_ends, lend
 from guerdon.rules.code.inside.values import KNOWN, OWNED, encode, job, send
 
@@ -115,6 +115,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "set item": operator.setitem,
     "contains": operator.contains,
     "is class of": is_class_of,
+    "exception": built_in_base,
     "text": str,
     "form": repr,
 }

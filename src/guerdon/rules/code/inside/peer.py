@@ -47,6 +47,7 @@ class Peer:
         self._objects: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._lock = _thread.RLock()
+        self.exceptions: dict[str, type[Exception]] = {}
         self.gone = ""
 
     def ask(self, *request: Any) -> Any:
@@ -63,7 +64,7 @@ class Peer:
             kind, *rest = self._exchange(message)
         if kind == "value":
             return rest[0]
-        raise _exception(*rest[:3]) if len(rest) > 2 else ProgramError("no exception")
+        raise self._exception(*rest) if len(rest) == 4 else ProgramError("no exception")
 
     def _exchange(self, message: bytes) -> Any:
         try:
@@ -79,6 +80,14 @@ class Peer:
             ended = isinstance(error, (OSError, EOFError))
             self.gone = "the program ended" if ended else str(error)
             raise Gone(self.gone) from None
+
+    def _exception(self, names: Any, base: Any, text: Any, args: Any) -> Exception:
+        """The exception that the other side raised, of a class that this side knows."""
+        if names.__class__ is tuple:
+            known = [self.exceptions[name] for name in names if name in self.exceptions]
+            if known:
+                return known[0](*args)
+        return _built_in(base, text, args)
 
     def next(self) -> Any:
         """What comes next from the other side."""
@@ -205,10 +214,10 @@ def _checked(value: Any, kind: type) -> Any:
     return value
 
 
-def _exception(name: Any, text: Any, args: Any) -> Exception:
-    """The exception that the other side raised, as one of a built-in class."""
-    kind = getattr(builtins, name, None) if isinstance(name, str) else None
-    if not isinstance(kind, type) or not issubclass(kind, Exception):
+def _built_in(name: Any, text: Any, args: Any) -> Exception:
+    """An exception of a built-in class."""
+    kind = exception_class(name)
+    if kind is None:
         return ProgramError(text)
     if issubclass(kind, NEVER_RAISED):
         return Stopped(text)
@@ -218,9 +227,27 @@ def _exception(name: Any, text: Any, args: Any) -> Exception:
         return ProgramError(text)
 
 
+def exception_class(name: Any) -> type[Exception] | None:
+    """The built-in class of exceptions of a name."""
+    kind = getattr(builtins, name, None) if isinstance(name, str) else None
+    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
+
+
+def built_in_base(kind: Any) -> str:
+    """The nearest built-in class of a class of exceptions; empty for anything else."""
+    if not isinstance(kind, type) or not issubclass(kind, Exception):
+        return ""
+    for base in kind.__mro__:
+        if base.__module__ == "builtins":
+            return "" if base is kind else base.__name__
+    return ""
+
+
 def raised(error: BaseException) -> bytes:
-    """An exception as an answer: the nearest built-in class, and what makes an equal one."""
+    """An exception as an answer: the names of its own classes, the nearest built-in class, and what
+    makes an equal one."""
     name = "Exception"
+    own = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ != "builtins"]
     args: tuple[Any, ...] = ()
     for kind in type(error).__mro__:
         if kind.__module__ == "builtins" and getattr(builtins, kind.__name__, None) is kind:
@@ -234,9 +261,9 @@ def raised(error: BaseException) -> bytes:
                 args = ()
             break
     try:
-        return encode(("raised", name, said(error), args))
+        return encode(("raised", tuple(own), name, said(error), args))
     except BaseException:
-        return encode(("raised", name, said(error), (said(error),)))
+        return encode(("raised", (), name, said(error), (said(error),)))
 
 
 def said(error: BaseException) -> str:

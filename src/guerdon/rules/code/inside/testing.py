@@ -12,7 +12,16 @@ import importlib
 import operator
 import sys
 
-from guerdon.rules.code.inside.peer import Peer, ProgramError, Remote, is_class_of, raised, said
+from guerdon.rules.code.inside.peer import (
+    NEVER_RAISED,
+    Peer,
+    ProgramError,
+    Remote,
+    exception_class,
+    is_class_of,
+    raised,
+    said,
+)
 from guerdon.rules.code.inside.usual import RECURSION, names_in
 from guerdon.rules.code.inside.values import (
     KNOWN,
@@ -67,6 +76,18 @@ class Channel(Peer):
         except Unsendable as error:
             raise ProgramError(str(error)) from None
 
+    def fetch(self, name: str) -> Any:
+        """What the program calls so; for a class of exceptions, one that tests can catch.
+
+        It is no class of the program's, so it catches nothing but what the program raises.
+        """
+        thing = self.ask("get", name)
+        base = exception_class(self.ask("exception", thing)) if isinstance(thing, Remote) else None
+        if base is None or issubclass(base, NEVER_RAISED):
+            return thing
+        self.exceptions[name] = type(name, (base,), {"__init__": _keep, "__str__": _first})
+        return self.exceptions[name]
+
     def call(self, target: Any, args: Any, kwargs: Any) -> Any:
         """As `Peer.call`; arguments that the program changed change here, too, where asked for."""
         answer = self.ask("call", target, args, kwargs, self._in_place)
@@ -104,6 +125,14 @@ class Channel(Peer):
             return encode(("value", value), self.remember)
         except BaseException as error:
             return raised(error)
+
+
+def _keep(self: Any, *args: Any) -> None:
+    self.args = args
+
+
+def _first(self: Any) -> str:
+    return str(self.args[0]) if len(self.args) == 1 else str(self.args) if self.args else ""
 
 
 def _copy(thing: Any, memo: dict[int, Any]) -> Any:
@@ -299,7 +328,7 @@ class Tests:
             return False
         try:
             for name in needed.intersection(has):
-                self._space[name] = self._channel.ask("get", name)
+                self._space[name] = self._channel.fetch(name)
         except BaseException as error:
             self._report("broken", said(error))
             return False
