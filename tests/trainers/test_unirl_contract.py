@@ -722,6 +722,14 @@ def test_what_stops_a_step_can_be_caught_both_ways_and_pickled():
     assert '(1, "signed: raised (scorer): ValueError' in str(again)
 
 
+@pytest.mark.parametrize("name", ["composite", "tiny_model"])
+def test_an_empty_shard(name):
+    service = RewardService(GuerdonBackend(cases.reference(name), input_kind="text"))
+    scored = service.score_and_attach(req=Req({"text": Texts([])}), track=text_track([]))
+    assert scored.rewards.shape == (0,)
+    assert {column.shape for column in scored.component_rewards.values()} == {(0,)}
+
+
 def test_shards_are_scored_from_several_threads():
     """UniRL's driver scores finished rollouts in a pool of threads (`reward/async_dispatch.py`)."""
     service = RewardService(GuerdonBackend(signed, input_kind="text"))
