@@ -74,8 +74,8 @@ def read_cases(ground_truth: object) -> Cases:
         BadInput: none of these, a different number of inputs and outputs, or no case at all.
 
     Example:
-        >>> read_cases('{"inputs": ["1\\n"], "outputs": ["2\\n"]}').streams
-        (Case(given='1\n', wanted='2\n'),)
+        >>> read_cases('{"inputs": ["1"], "outputs": ["2"]}').streams
+        (Case(given='1', wanted='2'),)
     """
     cases = _from_any(_decoded(ground_truth))
     if not len(cases):
