@@ -62,8 +62,7 @@ def chain_of(reward_fn):
     else:
         agent = SimpleNamespace()
         made = type("OneRollout", (Rollout,), {"run": None})
-        finalize = MethodType(made.finalize_chain, object.__new__(made))
-        finalize = finalize.__func__.__get__(finalize.__self__)
+        finalize = object.__new__(made).finalize_chain
     agent._reward_fn = reward_fn
     agent.extract_final_response = MethodType(BaseAgent.extract_final_response, agent)
     return agent, finalize
