@@ -3,7 +3,8 @@
 An adapter module holds:
 
     MASKS: bool      whether the trainer can be told that a row has no score
-    PROMPTS: bool    whether the trainer hands over the prompt; True where it is not said
+    PROMPTS: bool    whether the trainer hands over a conversation, prompt and text; True where it
+                     is not said
     async def score(reward, rows, backend) -> list[Seen | Exception]
         every row as the trainer would see it under the adapter's own defaults (without waiting for
         retries); where the trainer's call raises, the exception stands for each row of that call

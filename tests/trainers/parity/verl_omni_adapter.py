@@ -11,6 +11,8 @@ from .adapter import NEUTRAL
 from .verl_adapter import seen_in
 
 MASKS = False
+PROMPTS = False
+"""The response is a picture: a model of conversations has nothing to read."""
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
 
