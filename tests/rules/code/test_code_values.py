@@ -18,6 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guerdon.rules.code.inside.values import (
+    FEW_BITS,
+    FEW_KEYS,
+    MAX_BYTES,
     MAX_DEPTH,
     OWNED,
     Malformed,
@@ -201,3 +204,57 @@ def test_depth_and_size_have_a_limit() -> None:
     circle.append(circle)
     with pytest.raises(Unsendable):
         encode(circle)
+
+
+def number(value: int) -> bytes:
+    return encode(value)
+
+
+def parts(*items: bytes) -> bytes:
+    return b"u" + len(items).to_bytes(4, "little") + b"".join(items)
+
+
+def many(tag: bytes, item: bytes) -> bytes:
+    """As many items as a message holds."""
+    count = (MAX_BYTES - 16) // len(item)
+    return tag + count.to_bytes(4, "little") + item * count
+
+
+HUGE = number(3 ** (1 << 20))
+"""Dividing numbers of this size takes seconds, and of the largest that fit hours."""
+
+ONE_HASH = [number(i * (2**61 - 1)) for i in range(1, FEW_KEYS + 3)]
+OTHERS = [number(i) for i in range(10 * FEW_KEYS)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"F" + parts(HUGE, number(2 ** (1 << 20) + 1)),
+        b"r" + parts(number(0), HUGE, number(2 ** (1 << 19) + 1)),
+        b"P" + parts(HUGE, HUGE, HUGE),
+        b"S" + len(ONE_HASH + OTHERS).to_bytes(4, "little") + b"".join(ONE_HASH + OTHERS),
+        b"V" + parts(number(0), b"l"
+                     + len(ONE_HASH + OTHERS).to_bytes(4, "little") + b"".join(ONE_HASH + OTHERS)),
+        many(b"l", b"S\0\0\0\0"),
+        many(b"l", b"Q" + parts(b"l\0\0\0\0", b"n")),
+        b"A" + encode(("<U100000000", (1000,), ["a"] * 1000)),
+        b"A" + encode(("<c32", (1,), [1.0] * 9)),
+        b"A" + encode(("<f8", (-1, 2), [])),
+    ],
+    ids=["fraction", "range", "span", "set", "view", "sets", "deques", "texts", "shape", "negative"],
+)  # fmt: skip
+def test_a_message_cannot_keep_its_reader_busy_or_fill_its_memory(data: bytes) -> None:
+    """The reader of a program's answers is the process that scores."""
+    with pytest.raises(Malformed):
+        decode(data)
+
+
+def test_what_is_large_and_honest_arrives() -> None:
+    for value in (
+        {2**k: k for k in range(4000)},
+        Fraction(1, 2 ** (FEW_BITS - 1)),
+        range(-(10**100), 10**100, 10**50),
+        [[i] for i in range(100_000)],
+    ):
+        assert decode(encode(value)) == value

@@ -23,13 +23,22 @@ MAX_DEPTH = 150
 """Deeper values are refused, on both sides."""
 
 FEW_KEYS = 256
-"""So many keys may collide."""
+"""So many keys may have one hash."""
+
+FEW_BITS = 1 << 15
+"""Longest integer in a fraction, a range or a date: they are divided, in quadratic time."""
 
 MAX_BYTES = 16 << 20
 """Longest message."""
 
 JOB_BYTES = 256 << 20
 """Longest job: a program and all its inputs, or all its tests."""
+
+ROOM = 16 * MAX_BYTES
+"""Memory that the containers of one message may take, and each of its arrays."""
+
+EMPTY_BYTES = {b"l": 56, b"u": 40, b"S": 216, b"Z": 216, b"m": 64, b"Q": 624, b"N": 152, b"V": 72}
+"""What an empty container takes (`sys.getsizeof`); a few bytes of a message make one."""
 
 OWNED, LENT, KNOWN = b"o", b"x", b"g"
 """Before the number of an object of the program, one of the tests, and before the name of what both
@@ -70,6 +79,12 @@ class _Bytes(bytearray):
     """Bytes that know how many there may be."""
 
     most = MAX_BYTES
+
+
+class _Message(bytes):
+    """A message, and the memory that what is made of it may still take."""
+
+    room = ROOM
 
 
 def encode(value: Any, remember: Remember = None, most: int = MAX_BYTES) -> bytes:
@@ -241,8 +256,10 @@ def decode(data: bytes, resolve: Resolve = None) -> Any:
     Raises:
         Malformed: no value, or something behind it.
     """
+    message = _Message(data)
+    message.room = max(ROOM, len(data))
     try:
-        value, end = _decode(data, 0, resolve, 0)
+        value, end = _decode(message, 0, resolve, 0)
     except Malformed:
         raise
     except (IndexError, ValueError, TypeError, ArithmeticError, struct.error, MemoryError) as error:
@@ -253,6 +270,7 @@ def decode(data: bytes, resolve: Resolve = None) -> Any:
 
 
 _CONSTANTS: dict[int, Any] = {ord("n"): None, ord("t"): True, ord("f"): False}
+_TAKES = {ord(tag): size for tag, size in EMPTY_BYTES.items()}
 _SEQUENCES: dict[int, Any] = {
     ord("l"): list,
     ord("u"): tuple,
@@ -261,11 +279,15 @@ _SEQUENCES: dict[int, Any] = {
 }
 
 
-def _decode(data: bytes, at: int, resolve: Resolve, depth: int) -> tuple[Any, int]:
+def _decode(data: _Message, at: int, resolve: Resolve, depth: int) -> tuple[Any, int]:
     if depth > MAX_DEPTH:
         raise Malformed("nested too deeply")
     tag = data[at]
     at += 1
+    if tag in _TAKES:
+        data.room -= _TAKES[tag]
+        if data.room < 0:
+            raise Malformed("too many containers")
     if tag in _CONSTANTS:
         return _CONSTANTS[tag], at
     if tag == ord("d"):
@@ -311,7 +333,13 @@ def _decode(data: bytes, at: int, resolve: Resolve, depth: int) -> tuple[Any, in
 
 def _check_hashes(keys: list[Any]) -> None:
     """Refuse keys that were chosen to have one hash: a table of them takes quadratic time."""
-    if len(keys) > FEW_KEYS and 2 * len({hash(key) for key in keys}) < len(keys):
+    if len(keys) <= FEW_KEYS:
+        return
+    counts: dict[int, int] = {}
+    for key in keys:
+        code = hash(key)
+        counts[code] = counts.get(code, 0) + 1
+    if max(counts.values()) > FEW_KEYS:
         raise Malformed("the keys collide")
 
 
@@ -342,8 +370,8 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _integers(*parts: Any) -> tuple[int, ...]:
-    if not all(type(part) is int for part in parts):
-        raise Malformed("no integers")
+    if not all(type(part) is int and part.bit_length() <= FEW_BITS for part in parts):
+        raise Malformed("no integers, or too large ones")
     return parts
 
 
@@ -387,7 +415,23 @@ def _array(kind: Any, shape: Any, items: Any) -> Any:
     numpy: Any = sys.modules.get("numpy")
     if numpy is None or not _is(kind, str) or kind[1:2] not in ARRAYS or not _is(items, list):
         return items
-    return numpy.array(items, dtype=numpy.dtype(kind)).reshape(_integers(*shape))
+    sizes, plan = _integers(*shape), numpy.dtype(kind)
+    count = 1
+    for size in sizes:
+        count *= size
+    # An array is as large as its type says, however little the message holds.
+    if not 0 <= count * plan.itemsize <= ROOM or not _fits(items, sizes):
+        raise Malformed("no array")
+    return numpy.array(items, dtype=plan).reshape(sizes)
+
+
+def _fits(items: Any, sizes: tuple[int, ...]) -> bool:
+    """Whether nested lists have these lengths."""
+    if not sizes:
+        return not _is(items, list)
+    if not _is(items, list) or len(items) != sizes[0]:
+        return False
+    return len(sizes) == 1 or all(_fits(item, sizes[1:]) for item in items)
 
 
 def _queue(items: Any, most: Any) -> Any:
