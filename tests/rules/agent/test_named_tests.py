@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from guerdon.outcome import Failure
 from guerdon.policy import Policy
 from guerdon.resources import Context, WorkspaceSpec
 from guerdon.resources.sandboxes import sandbox_of
+from guerdon.rules.agent.inside.equality import asked, equals_everything
 from guerdon.rules.agent.inside.named_tests import signed
 from guerdon.rules.agent.named_tests import NamedTests, TestState, files_to_test, read_truth
 from guerdon.rules.agent.pytest_run import verdicts
@@ -133,6 +136,28 @@ def pytest_collection_modifyitems(items):
     for item in items:
         item.obj = lambda *a, **k: None
 """
+CHANNELS = """
+import os
+for fd in range(3, 256):
+    try:
+        {}
+    except OSError:
+        pass
+"""
+SELECTIVE = """
+import _pytest.python, _pytest.unittest
+for kind in (_pytest.python.Function, _pytest.unittest.TestCaseFunction):
+    def runtest(self, old=kind.runtest):
+        if not self.nodeid.startswith("tests/"):
+            old(self)
+    kind.runtest = runtest
+"""
+SWAPPED = """
+from _pytest.python import Function
+def runtest(self):
+    pass
+Function.runtest.__code__ = runtest.__code__
+"""
 CHEATS: dict[str, dict[str, str]] = {
     "exit at import": {"calc.py": "import os\nos._exit(0)"},
     "sys.exit at import": {"calc.py": "import sys\nsys.exit(0)"},
@@ -169,6 +194,29 @@ CHEATS: dict[str, dict[str, str]] = {
         "def add(a, b):\n    return a if not b else 5"
     },
     "forged verdicts": {"calc.py": FORGE + WRONG},
+    "verdicts cut off": {
+        "calc.py": CHANNELS.format("os.ftruncate(fd, 0)") + "os._exit(0)"
+    },
+    "verdicts written over": {"calc.py": CHANNELS.format("os.pwrite(fd, b'x' * 99, 0)") + WRONG},
+    "lines without end": {
+        "calc.py": CHANNELS.format("os.write(fd, b'\\n' * 9_000_000)") + WRONG
+    },
+    "equal to everything": {
+        "calc.py": "class E:\n    def __eq__(self, other): return True\ndef add(a, b): return E()"
+    },
+    "equal to all numbers": {
+        "calc.py": "class E(int):\n    def __eq__(self, other): return isinstance(other, int)\n"
+        "def add(a, b): return E()"
+    },
+    "equal by a number": {
+        "calc.py": "def add(a, b): return type('E', (), {'__eq__': lambda *a: 1})()"
+    },
+    "equal by a library": {"calc.py": "from unittest.mock import ANY\ndef add(a, b): return ANY"},
+    "runtest patched for some": {"calc.py": SELECTIVE + WRONG},
+    "runtest with other code": {"calc.py": SWAPPED + WRONG},
+    "a builtin in place": {
+        "calc.py": f"import builtins\nbuiltins.sum = lambda *a: 5\n{WRONG}"
+    },
     "forged output": {"calc.py": f"print('3 passed in 0.1s')\n{WRONG}"},
     "endless import": {"calc.py": "while True: pass"},
     "a bomb": {"calc.py": "x = 'a' * (1 << 40)"},
@@ -183,7 +231,11 @@ def test_cheats_earn_nothing(files: dict[str, str]) -> None:
     assert found.value == 0.0
 
 
-@pytest.mark.parametrize("name", ["patched runtest", "patched report", "patched unittest"])
+@pytest.mark.parametrize(
+    "name",
+    ["patched runtest", "patched report", "patched unittest", "runtest patched for some",
+     "a builtin in place"],
+)  # fmt: skip
 def test_tests_that_must_fail_show_forgeries(name: str) -> None:
     found = scored(CHEATS[name], credit="fraction")
     assert (found.value, found.info["status"]) == (0.0, "forged")
@@ -192,6 +244,115 @@ def test_tests_that_must_fail_show_forgeries(name: str) -> None:
 def test_right_work_beside_the_same_files_counts() -> None:
     files = {"tests/conftest.py": HOOKS, "pytest.ini": "[pytest]\nx = 1", "json.py": "broken("}
     assert scored({**files, "calc.py": RIGHT}).value == 1.0
+
+
+HONEST = """
+import builtins
+import unittest
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from unittest.mock import ANY, MagicMock, call
+
+import pytest
+from calc import Money, Query, add
+
+
+@dataclass
+class Pair:
+    one: object
+    other: object
+
+
+class Matcher:
+    def __eq__(self, other):
+        return True
+
+
+def test_matchers():
+    assert {"a": add(1, 2), "b": [add(1, 1)]} == {"a": ANY, "b": [Matcher()]}
+    assert add(0.1, 0.2) == pytest.approx(0.3)
+
+
+def test_values():
+    assert Pair(Money(2), [Money(3)]) == Pair(Money(2), [Money(3)])
+    assert 1 < add(1, 1) <= 2 != 3 and Money(1) in [Money(1)]
+    assert (n := add(1, 1)) == 2 and n is 2 or n == 2
+    assert Fraction(add(1, 1)) == Decimal(2)
+    assert str(Query() == 5) == "query" and not [x for x in range(3) if x == add(3, 3)]
+
+
+def test_mocks(monkeypatch):
+    monkeypatch.setattr(builtins, "bin", lambda x: 7)
+    seen = MagicMock()
+    seen(add(1, 2))
+    seen.assert_called_with(3)
+    assert seen.call_args_list == [call(3)] and bin(1) == 7
+
+
+def test_pieces(subtests):
+    for n in range(2):
+        with subtests.test(n=n):
+            assert add(n, 0) == n
+
+
+class TestPieces(unittest.TestCase):
+    def test_pieces(self):
+        for n in range(2):
+            with self.subTest(n=n):
+                self.assertEqual(add(n, 0), n)
+"""
+HONEST_NAMES = ["test_matchers", "test_values", "test_mocks", "test_pieces"]
+HONEST_CODE = """
+def add(a, b):
+    return a + b
+class Money:
+    def __init__(self, cents):
+        self.cents = cents
+    def __eq__(self, other):
+        return isinstance(other, Money) and self.cents == other.cents
+class Query:
+    def __eq__(self, other):
+        return self
+    def __str__(self):
+        return "query"
+"""
+
+
+def test_what_honest_tests_compare_is_nothing_forged() -> None:
+    names = [*(f"{FILE}::{name}" for name in HONEST_NAMES), f"{FILE}::TestPieces::test_pieces"]
+    truth = {"tests": {FILE: HONEST}, "FAIL_TO_PASS": names}
+    found = scored({"calc.py": HONEST_CODE}, truth, credit="fraction")
+    assert (found.value, found.info["status"]) == (1.0, "ended"), found.info
+
+
+@pytest.mark.parametrize("name", ["test_pieces", "TestPieces::test_pieces"])
+def test_a_part_of_a_test_that_fails_fails_it(name: str) -> None:
+    truth = {"tests": {FILE: HONEST}, "FAIL_TO_PASS": [f"{FILE}::{name}"]}
+    code = HONEST_CODE.replace("return a + b", "return 0")
+    assert scored({"calc.py": code}, truth).value == 0.0
+
+
+class _Same:
+    def __init__(self, *kinds: type) -> None:
+        self._kinds = kinds
+
+    def __eq__(self, other: object) -> Any:
+        return isinstance(other, self._kinds)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("kind", [object, int, float, str, bytes, bool, list, tuple, dict, set])
+def test_a_value_that_equals_all_of_a_kind(kind: type) -> None:
+    assert equals_everything(_Same(kind))
+    with pytest.raises(AssertionError, match="a _Same says that it equals everything"):
+        asked([1, {"a": (_Same(kind),)}], matchers=False)
+
+
+@pytest.mark.parametrize("value", [1, "a", None, [1], object(), _Same(), Fraction(1), Decimal(1)])
+def test_honest_values_are_given_on(value: Any) -> None:
+    assert asked(value, matchers=False) is value
 
 
 def test_a_file_in_place_of_the_tests_folder_is_replaced() -> None:
@@ -264,11 +425,12 @@ def test_options_that_cannot_be(options: Any) -> None:
 
 
 def test_verdicts_end_where_somebody_else_wrote() -> None:
-    first, other = signed(b"key", 0, '["ready"]'), signed(b"other", 1, '["end", 0]')
-    assert verdicts((first + other).encode(), b"key") == [["ready"]]
-    assert verdicts((first + first).encode(), b"key") == [["ready"]]
+    first, other = signed(b"key", 0, "[0]"), signed(b"other", 1, '["end", 0]')
+    assert verdicts((first + other).encode(), b"key") == [[0]]
+    assert verdicts((first + first).encode(), b"key") == [[0]]
+    assert verdicts(first[:-1].encode(), b"key") == []
     assert verdicts(b"\xff\n", b"key") == []
-    assert verdicts((first + signed(b"key", 1, "[1]")).encode(), b"key") == [["ready"], [1]]
+    assert verdicts((first + signed(b"key", 1, "[1]")).encode(), b"key") == [[0], [1]]
 
 
 def test_a_row_of_its_own_tests() -> None:

@@ -107,10 +107,11 @@ class TestState(WorkState):
     arXiv:2310.06770) for the lists of names; AgentFly 0.1.0, `r2e_gym_reward`.
 
     Tests of this kind share a process with the code they test, here as in SWE-bench. Verdicts are
-    signed, and tests that must fail run among them: where one of those passes, nothing counts. That
-    stops code which makes every test pass, or ends the process. It stops neither a value that says
-    it equals everything nor code written against this very reward. For functions, `code_python`
-    keeps tests and program apart.
+    signed, tests that must fail run among them, functions that decide about tests must be in their
+    places at the end, and what a test compares is asked whether it equals everything. That stops
+    code which makes tests pass, ends the process or gives back a value that equals all. It stops
+    neither code which reads the tests while they run nor code written against this very reward.
+    For functions, `code_python` keeps tests and program apart.
 
     Args:
         tool: name of the model's tool.

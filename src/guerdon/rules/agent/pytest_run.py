@@ -19,11 +19,13 @@ from guerdon.resources.sandbox import Command, Limits, Sandbox
 from guerdon.resources.sandbox.bundle import START, compiled
 from guerdon.resources.sandbox.files import Blobs
 from guerdon.resources.sandbox.limits import MIB
-from guerdon.rules.agent.inside.named_tests import signed
+from guerdon.rules.agent.inside.named_tests import READY, signed
 
 MODULES = (
     "guerdon.resources.inside.parcel",
     "guerdon.resources.inside.workspace",
+    "guerdon.rules.agent.inside.equality",
+    "guerdon.rules.agent.inside.patches",
     "guerdon.rules.agent.inside.named_tests",
 )
 
@@ -36,13 +38,17 @@ CONTROLS = Path(__file__).with_name("controls.txt")
 SHOWN = 500
 """Characters of pytest's output that are kept."""
 
+MOST_TOLD = 64 * MIB
+"""Of what was told; what comes behind it counts as not told."""
+
 
 class TestRun(msgspec.Struct, frozen=True, kw_only=True):
     """How the tests ended.
 
     Attributes:
-        status: `ended`; `forged` where a test that must fail did not; `broken` where no test ran;
-            `cut` where pytest did not reach its end; or a status of the sandbox, such as `timeout`.
+        status: `ended`; `forged` where a test that must fail did not, or a function that decides
+            about tests was replaced; `broken` where no test ran; `cut` where pytest did not reach
+            its end; or a status of the sandbox, such as `timeout`.
         passed: the tests that passed; none unless it ended.
         message: why the first test failed, or else the end of what pytest printed.
     """
@@ -96,6 +102,7 @@ def run_tests(
     }
     everything = {**files, **{name: text.encode() for name, text in controls.items()}}
     told = os.memfd_create("guerdon-told", os.MFD_CLOEXEC)
+    beginning = os.memfd_create("guerdon-began", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with Blobs() as blobs:
             rows = [(name, data, False) for name, data in everything.items()]
@@ -105,24 +112,27 @@ def run_tests(
             program = blobs.add(compiled(interpreter, *MODULES))
             source = START.replace("open(0,", f"open({program},")
             command = Command(
-                argv=(*interpreter.argv, "-c", source, str(given), str(told)),
-                descriptors=(given, program, told),
+                argv=(*interpreter.argv, "-c", source, str(given), str(beginning), str(told)),
+                descriptors=(given, program, beginning, told),
                 readable=tuple(packages),
             )
             result = sandbox.run(command, limits).check()
-        said = verdicts(os.pread(told, 64 * MIB, 0), secret)
+        began = os.pread(beginning, SHOWN, 0)
+        said = verdicts(os.pread(told, MOST_TOLD, 0), secret)
     finally:
+        os.close(beginning)
         os.close(told)
-    if not said or said[0] != ["ready"]:
+    if began != READY:
+        reason = began.decode(errors="replace") or result.last_error
         raise Unavailable(
-            f"pytest cannot be imported in the sandbox ({said or result.last_error}): install it "
-            "beside guerdon (pip install pytest), or give packages=, the folder that has it"
+            f"pytest cannot be imported in the sandbox ({reason}): install it beside guerdon "
+            "(pip install pytest), or give packages=, the folder that has it"
         )
     message = result.text
     for name in controls:
         message = message.replace(name, "CONTROL")
     message = message[-SHOWN:]
-    if said[-1][0] != "end":
+    if not said or said[-1][0] != "end":
         return TestRun(
             status=str(result.status) if result.exit_code is None else "cut", message=message
         )
@@ -133,6 +143,9 @@ def run_tests(
         return TestRun(status="broken", message=message)
     if any(_outcomes(ends, name).get("call") != "failed" for name in (*names[0], *names[1])):
         return TestRun(status="forged", message=message)
+    replaced = [entry[1] for entry in said if entry[0] == "replaced"]
+    if replaced != [""]:
+        return TestRun(status="forged", message=f"replaced: {', '.join(replaced)}")
     whys = (why for name in tests for _, _, why in ends.get(name, ()) if why)
     return TestRun(
         status="ended",
@@ -151,9 +164,11 @@ def _outcomes(ends: Mapping[str, list[tuple[str, str, str]]], name: str) -> Mapp
 def verdicts(data: bytes, secret: bytes) -> list[list[Any]]:
     """What was said with the secret, up to the first line without it."""
     said: list[list[Any]] = []
-    for line in data.splitlines(keepends=True):
-        text = line[65:-1].decode("utf-8", "surrogatepass")
-        expected = signed(secret, len(said), text).encode("utf-8", "surrogatepass")
+    start = 0
+    while (end := data.find(b"\n", start) + 1) > 0:
+        line, start = data[start:end], end
+        text = line[65:-1].decode("utf-8", "replace")
+        expected = signed(secret, len(said), text).encode()
         if not hmac.compare_digest(line, expected):
             break
         said.append(json.loads(text))
