@@ -14,12 +14,19 @@ from guerdon.errors import ConfigError, nearest
 from guerdon.outcome import EMPTY, Failure, Outcome, Score
 from guerdon.outcomes import Outcomes
 from guerdon.policy import Policy, worst_end
+from guerdon.remote.needs import Needs
 from guerdon.reward import BaseReward
 from guerdon.service import RewardService
 from guerdon.trainers.component import component_names
 from guerdon.trainers.no_score import FAILURE_SHARE, NoScore, check_single
 from guerdon.trainers.plan import RewardLike, is_configuration, plan
-from guerdon.trainers.scalar import kind_of, text_of
+from guerdon.trainers.scalar import (
+    ScalarSettings,
+    kind_of,
+    settings_of,
+    text_of,
+    without_nodes,
+)
 from guerdon.trainers.unirl.request import KINDS, PROMPT_SOURCES, RewardResponse, samples_of
 
 logger = logging.getLogger("guerdon.trainers")
@@ -27,6 +34,9 @@ logger = logging.getLogger("guerdon.trainers")
 FAILED = "guerdon_failed"
 ASSIGNED = "guerdon_assigned"
 """Components of every response: UniRL logs the mean of each, so the share of such samples."""
+
+PROMPTS = ("prompt", "prompt_messages")
+"""Fields of a sample that hold the prompt."""
 
 MASKED = Policy(on={"scorer": "mask", "infrastructure": "mask", "data": "mask"})
 """Failures stay without a number; the trainer's service then stops the step, naming them."""
@@ -46,6 +56,8 @@ class GuerdonBackend:
         failure_share: of the samples that may get `neutral`.
         timeout: seconds that a shard is waited for.
         batch_size: not looked at: a reward batches as it can.
+        base_device: not looked at: UniRL's recipes name it, and one of its roles gives it; the
+            device of a model is its own option, `auto` unless said: the GPU of the worker.
         prompt_source: which prompt a reward gets where a model has rewritten it: that of the
             `generation`, or the `original` one. Versions of UniRL with one prompt give that.
 
@@ -80,6 +92,7 @@ class GuerdonBackend:
         failure_share: float = FAILURE_SHARE,
         timeout: float | None = None,
         batch_size: int = 8,
+        base_device: str = "auto",
         prompt_source: str = PROMPT_SOURCES[0],
     ) -> None:
         if input_kind not in KINDS:
@@ -93,14 +106,23 @@ class GuerdonBackend:
         self.input_kind = input_kind
         self.prompt_source = prompt_source
         self.batch_size = batch_size
-        self.timeout = timeout
-        recipe = NoScore(neutral, retry_within, failure_share)
+        given = {
+            "options": options,
+            "backend": backend,
+            "neutral": neutral,
+            "retry_within": retry_within,
+            "failure_share": failure_share,
+            "timeout": timeout,
+        }
+        settings = settings_of(ScalarSettings, given, "GuerdonBackend")
+        self.timeout = settings.timeout
+        recipe = NoScore(settings.neutral, settings.retry_within, settings.failure_share)
         if isinstance(reward, RewardService):
             if recipe != NoScore() or options or backend is not None:
                 raise ConfigError("a RewardService has its own policy, options and backend")
             self.service = reward
         else:
-            self.service = _service(reward, options, backend, recipe)
+            self.service = _service(without_nodes(reward), settings, recipe)
         self._owned = not isinstance(reward, RewardService)
         self.model_name = model_name or self.service.reward.name
         self._components = component_names(self.service.reward)
@@ -134,6 +156,18 @@ class GuerdonBackend:
     def is_available(self) -> bool:
         """Whether it can score: it was made, so it can."""
         return True
+
+    def covers_prompt_video(self) -> bool:
+        """Whether a reward of videos reads their prompt; True for images and texts.
+
+        Later versions of UniRL train on no reward of videos that does not, unless their service is
+        told `require_prompt_video: false`.
+        """
+        if self.input_kind != "video":
+            return True
+        read = self.service.reward.parameters
+        names = Needs.of(read.named, has_parts=read.accepts_any).names
+        return names is None or not names.isdisjoint(PROMPTS)
 
     def offload(self) -> None:
         """Take the weights of the reward's models off their device."""
@@ -191,10 +225,8 @@ class GuerdonBackend:
         return f"{outcome.reward or self.service.reward.name}: {text}"
 
 
-def _service(
-    reward: RewardLike, options: Mapping[str, Any], backend: Any, recipe: NoScore
-) -> RewardService:
-    made = plan(reward, options=options, backend=backend)
+def _service(reward: RewardLike, settings: ScalarSettings, recipe: NoScore) -> RewardService:
+    made = plan(reward, options=settings.options, backend=settings.backend)
     base = made.policy if is_configuration(reward) else MASKED
     policy = base
     if recipe.neutral is not None or recipe.retry_within is not None:

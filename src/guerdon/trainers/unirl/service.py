@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
@@ -269,8 +270,8 @@ def _checked(response: Any, samples: int) -> NDArray[np.float64]:
     """
     rewards = _of_length(response.rewards, samples, "rewards")
     successes = _of_length(response.successes, samples, "successes")
-    errors = list(response.errors or []) or [None] * samples
-    numbers = [float(value) if isinstance(value, int | float) else math.nan for value in rewards]
+    errors = _of_length(response.errors or [None] * samples, samples, "errors")
+    numbers = [float(value) if isinstance(value, Real) else math.nan for value in rewards]
     failed = [
         (i, errors[i] or f"the backend gave {rewards[i]!r}")
         for i in range(samples)
@@ -286,7 +287,7 @@ def _checked(response: Any, samples: int) -> NDArray[np.float64]:
 
 
 def _of_length(values: Any, samples: int, name: str) -> list[Any]:
-    found = list(values or [])
+    found: list[Any] = values.tolist() if hasattr(values, "tolist") else list(values or ())
     if len(found) != samples:
         raise RuntimeError(f"the backend gave {len(found)} {name} for {samples} samples")
     return found
