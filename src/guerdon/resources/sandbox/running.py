@@ -67,13 +67,20 @@ class _Stream:
     def __init__(self, limit: int) -> None:
         self.data = bytearray()
         self.limit = limit
-        self.taken = 0
+        self._room = limit
 
     def add(self, chunk: bytes) -> bool:
         """Keep what fits; returns whether all of it did."""
-        room = self.limit - len(self.data)
-        self.data += chunk[:room]
-        return len(chunk) <= room
+        fitting = chunk[: self._room]
+        self.data += fitting
+        self._room -= len(fitting)
+        return len(fitting) == len(chunk)
+
+    def take(self) -> bytes:
+        """What came since the last time; it is not kept."""
+        fresh = bytes(self.data)
+        self.data.clear()
+        return fresh
 
 
 class Pipes(msgspec.Struct, frozen=True):
@@ -153,7 +160,7 @@ class Running:
         return self._process.pid
 
     def read(self, until: float) -> bytes:
-        """The next bytes of standard output; nothing at its end.
+        """The next bytes of standard output, which the result will not have; nothing at its end.
 
         Args:
             until: `time.monotonic()` after which to give up.
@@ -162,15 +169,15 @@ class Running:
             TimeoutError: nothing came until then; the program still runs.
         """
         stream = self._streams[cast("int", self._pipes.stdout)]
-        while len(stream.data) == stream.taken:
+        while not stream.data:
             if self._killed is not None or self._pipes.stdout not in self._open:
                 return b""
-            if time.monotonic() >= until:
-                raise TimeoutError
+            late = time.monotonic() >= until
+            # Also where it is late: this thread may have waited longer than the program ran.
             self._step(until)
-        fresh = bytes(stream.data[stream.taken :])
-        stream.taken = len(stream.data)
-        return fresh
+            if late and not stream.data and self._pipes.stdout in self._open:
+                raise TimeoutError
+        return stream.take()
 
     def wait(self, until: float | None = None) -> bool:
         """Wait until it has ended by itself or by a limit; returns whether it has."""
@@ -185,6 +192,18 @@ class Running:
         if self._open and self._killed is None:
             self._step(time.monotonic())
         return bool(self._open) and self._killed is None
+
+    def wait_with(self, other: Running) -> None:
+        """Count the waiting of another sandbox for a processor as waiting of this one.
+
+        For two that take turns, one of them trusted: where the machine keeps that one from running,
+        this one has not had its time either. It counts while both together want one processor only,
+        so that none can make the other wait.
+
+        Args:
+            other: the one that is waited for.
+        """
+        self._waiting.join(other.pid)
 
     def overdue(self, since: float, allowed: float, what: str) -> float | None:
         """End it because it is too slow, unless the machine is: then it gets more time.

@@ -27,26 +27,34 @@ class Waiting:
     """
 
     def __init__(self, pid: int, began: float) -> None:
-        self._pid = pid
+        self._pids = [pid]
         self._waited: dict[int, float] | None = {}
         self._alone_since = began
         self._times = [began]
         self._totals = [0.0]
 
+    def join(self, pid: int) -> None:
+        """Look at another tree, too, from now on, and at both as if they were one.
+
+        Args:
+            pid: its root.
+        """
+        self._pids.append(pid)
+
     def look(self, now: float) -> None:
-        """Look at the tree.
+        """Look at the trees.
 
         Args:
             now: `time.monotonic()`.
         """
-        found = tree.threads(self._pid)
-        before, self._waited = self._waited, found.waited
-        if found.wanting > 1:
+        found = [tree.threads(pid) for pid in self._pids]
+        before = self._waited
+        self._waited = {thread: waited for part in found for thread, waited in part.waited.items()}
+        if sum(part.wanting for part in found) > 1:
             self._waited, self._alone_since = None, now
         elif before is not None:
-            # One that is not known yet was born since, so all its waiting is new.
-            fresh = [waited - before.get(thread, 0.0) for thread, waited in found.waited.items()]
-            self._add(min(max(fresh, default=0.0), now - self._alone_since), now)
+            fresh = sum(_longest(part.waited, before) for part in found)
+            self._add(min(fresh, now - self._alone_since), now)
 
     def _add(self, seconds: float, now: float) -> None:
         if seconds > 0:
@@ -61,3 +69,9 @@ class Waiting:
             moment: as `time.monotonic()` gave it.
         """
         return self._totals[-1] - self._totals[max(0, bisect_right(self._times, moment) - 1)]
+
+
+def _longest(waited: dict[int, float], before: dict[int, float]) -> float:
+    """The longest waiting of one thread since the look before."""
+    # One that was not known then was born since, so all its waiting is new.
+    return max((time - before.get(thread, 0.0) for thread, time in waited.items()), default=0.0)

@@ -129,10 +129,7 @@ class _Calls:
 
     def follow(self, stop: bool) -> Verdict:
         try:
-            # Answered before any of the program has run, so this answer can be believed.
-            ready = self._ask("prepare", None)
-            if ready[0] != "value":
-                raise BadInput(f"the prompt does not run: {_text(ready)}")
+            self._prepare()
             self._clock.begin()
             reply = self._ask("load", [self._function])
             if reply[:2] != ("value", [self._function]):
@@ -152,6 +149,18 @@ class _Calls:
         if all(self._passed):
             return Verdict(tuple(self._passed), "passed")
         return self._failed("wrong", self._message)
+
+    def _prepare(self) -> None:
+        """Run the prompt: nothing of the program has run yet, so this answer can be believed."""
+        try:
+            reply = self._ask("prepare", None)
+            said = "" if reply[0] == "value" else _text(reply)
+        except (TimeoutError, Ended) as error:
+            if self._program.wait(time.monotonic() + END_SECONDS):
+                self._program.finish().check()
+            said = str(error).replace("case 0", "it")
+        if said:
+            raise BadInput(f"the prompt does not run: {said}")
 
     def _passes(self, call: Call) -> bool:
         reply = self._ask("call", self._function, call.arguments, call.keywords, False)
@@ -222,14 +231,14 @@ class _Calls:
         poll.register(self._channel, event)
         while True:
             self._program.tick()
-            now = time.monotonic()
-            if now >= self._clock.until:
+            left = self._clock.until - time.monotonic()
+            # Also where it is late: this thread may have waited longer than the program ran.
+            if poll.poll(1000 * max(0.0, min(SLICE_SECONDS, left))):
+                return
+            if left <= 0:
                 said = self._clock.stops(self._program, f"case {len(self._passed)}")
                 if said:
                     raise TimeoutError(said)
-                continue
-            if poll.poll(1000 * min(SLICE_SECONDS, self._clock.until - now)):
-                return
 
     def _ended(self, message: str) -> Verdict:
         if self._program.wait(time.monotonic() + END_SECONDS):

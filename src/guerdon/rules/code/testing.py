@@ -161,6 +161,8 @@ class _Tests:
         self._passed: list[bool] = []
         self._message = ""
         self._clock = Clock(budget.case_seconds, budget.program_seconds)
+        self._ready = False
+        program.wait_with(judge)
 
     def follow(self) -> Verdict:
         while True:
@@ -168,6 +170,8 @@ class _Tests:
                 report = self._next()
             except TimeoutError:
                 said = self._clock.stops(self._program, f"case {len(self._passed)}")
+                if said and not self._ready:
+                    raise self._unusable("their set-up took too long") from None
                 if said:
                     return failed(self._cases, self._passed, str(Status.TIMEOUT), said)
                 continue
@@ -175,12 +179,13 @@ class _Tests:
                 return self._cut_off()
             kind, *rest = report
             if kind == "unusable":
-                raise BadInput(f"the tests do not run: {rest[0]}")
+                raise self._unusable(str(rest[0]))
             if kind == "broken":
                 return self._end("broken", str(rest[0]))
             if kind == "loaded":
                 self._clock.load()
             elif kind in ("ready", "begin"):
+                self._ready = True
                 self._clock.begin()
             elif kind in ("passed", "failed"):
                 self._passed.append(kind == "passed")
@@ -212,11 +217,20 @@ class _Tests:
             status, message = _cause(result, status, message)
         return failed(self._cases, self._passed, status, message)
 
+    def _unusable(self, message: str) -> BadInput:
+        """The program had no part in what failed; where its sandbox failed, the data had none."""
+        if not self._ready and self._program.wait(time.monotonic() + END_SECONDS):
+            self._program.finish().check()
+        return BadInput(f"the tests do not run: {message}")
+
     def _cut_off(self) -> Verdict:
         """The tests ended without a last word: what the program returned broke them."""
         result = self._judge.finish().check()
         self._program.tick()
-        return self._end("wrong", f"the tests ended early: {result.detail or result.status}")
+        message = f"the tests ended early: {result.detail or result.status}"
+        if not self._ready:
+            raise self._unusable(message)
+        return self._end("wrong", message)
 
 
 def _cause(result: Result, status: str, message: str) -> tuple[str, str]:

@@ -309,6 +309,11 @@ class Tests:
         for code, _ in steps:
             wanted |= names_in(code)
         entry, alias = self._work["entry"], self._work["alias"]
+        try:
+            self._channel.ask("prepare", None)
+        except BaseException as error:
+            self._report("unusable", said(error))
+            return False
         self._report("ready")
         # A program must not replace what the tests bring themselves, nor a built-in function.
         needed = {n for n in wanted if n not in self._space and not hasattr(builtins, n)}
@@ -316,7 +321,6 @@ class Tests:
         if entry:
             needed.add(entry)
         try:
-            self._channel.ask("prepare", None)
             has: list[str] = self._channel.ask("load", sorted(needed))
             assert isinstance(has, list)
         except BaseException as error:
