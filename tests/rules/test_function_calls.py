@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import guerdon.rules.function_calls as module
 from guerdon.errors import BadInput, InvalidReward
 from guerdon.rules.function_calls import function_calls, same, wanted_calls
 
@@ -139,3 +140,19 @@ def test_tools_that_are_none(tools: Any) -> None:
 def test_options_that_cannot_be(options: Any) -> None:
     with pytest.raises(InvalidReward):
         scored([B], **options)
+
+
+def test_a_long_text_is_read_once_however_many_are_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain_text, long = module._plain_text, 0
+
+    def counted(text: str) -> str:
+        nonlocal long
+        long += len(text) > 1000
+        return plain_text(text)
+
+    monkeypatch.setattr(module, "_plain_text", counted)
+    truth = [{"f": {"x": [f"a{n}", f"b{n}"]}} for n in range(100)]
+    assert scored(truth, *[call("f", x="a." * 10_000)] * 3)["score"] == 0.0
+    assert long == 3

@@ -108,7 +108,7 @@ def function_calls(
 
     Args:
         response_messages: What the model wrote: `tool_calls` of messages, `<tool_call>` tags, or
-            plain JSON where that is all that it wrote.
+            without either, JSON of calls, bare or in a fence.
         ground_truth: `[{name: {argument: [accepted, ...]}}, ...]`, or JSON text of it; "" among the
             accepted values means that the argument may be left out. An empty list wants no call.
         tools: Descriptions of the tools that the model had, as OpenAI's `tools` or functions.
@@ -131,7 +131,7 @@ def function_calls(
     wanted = wanted_calls(ground_truth)
     known = None if tools is None else _tool_names(tools)
     try:
-        made = calls_in_messages(response_messages) or _plain(response_messages)
+        made = calls_in_messages(response_messages) or _bare_calls(response_messages)
     except NoCall as error:
         return {"score": 0.0, "info": {"status": "unreadable", "message": str(error)[:300]}}
     unknown = [call.name for call in made if known is not None and call.name not in known]
@@ -228,8 +228,8 @@ def _is_map(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
-def _plain(messages: Sequence[Message]) -> list[Call]:
-    """The calls of a response that is JSON and nothing else; none where it is not."""
+def _bare_calls(messages: Sequence[Message]) -> list[Call]:
+    """The calls of a response whose answer is JSON of calls; none where it is not."""
     said = [message.text for message in messages if message.role == "assistant"]
     if len(said) != 1:
         return []
@@ -244,7 +244,8 @@ def _plain(messages: Sequence[Message]) -> list[Call]:
 
 
 def _values(call: Call) -> tuple[str, dict[str, Any]]:
-    return call.name, {key: json.loads(value) for key, value in call.arguments.items()}
+    """A call with its values as they are compared: that is made once, however many are wanted."""
+    return call.name, {key: _plain(json.loads(value)) for key, value in call.arguments.items()}
 
 
 Made = tuple[str, dict[str, Any]]
@@ -291,7 +292,7 @@ def _arguments_fit(
         if key not in given:
             if "" not in values:
                 return False
-        elif not any(same(value, given[key], tolerance) for value in values):
+        elif not any(_same(value, given[key], tolerance) for value in values):
             return False
     return True
 
@@ -304,10 +305,15 @@ def same(wanted: Any, found: Any, tolerance: float = 0.0) -> bool:
     >>> same(1, 1.0), same(1, True), same("New York", "new-york"), same({"a": [1, 2]}, {"a": 2})
     (True, False, True, True)
     """
+    return _same(wanted, _plain(found), tolerance)
+
+
+def _same(wanted: Any, found: Any, tolerance: float) -> bool:
+    """As `same`, of what was made plain."""
     if isinstance(wanted, bool) or isinstance(found, bool) or wanted is None or found is None:
         return wanted is found
     if isinstance(wanted, str):
-        return isinstance(found, str) and _plain_text(wanted) == _plain_text(found)
+        return isinstance(found, str) and _plain_text(wanted) == found
     if isinstance(wanted, int | float):
         if not isinstance(found, int | float):
             return False
@@ -338,7 +344,21 @@ def _accepted(value: Any) -> Sequence[Any]:
 
 
 def _same_within(tolerance: float) -> Callable[[Any, Any], bool]:
-    return lambda wanted, found: same(wanted, found, tolerance)
+    return lambda wanted, found: _same(wanted, found, tolerance)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A value with its texts as they are compared; what is too deep equals none anyway."""
+    if isinstance(value, str):
+        return _plain_text(value)
+    if depth > MAX_DEPTH:
+        return value
+    if isinstance(value, list):
+        return [_plain(item, depth + 1) for item in cast("list[Any]", value)]
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, Any]", value).items()
+        return {key: _plain(item, depth + 1) for key, item in items}
+    return value
 
 
 def _plain_text(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from guerdon.outcome import Failure
 from guerdon.policy import Policy
 from guerdon.resources import Context, SqliteSpec, WorkspaceSpec
 from guerdon.resources.sandboxes import sandbox_of
+from guerdon.rules.agent import chess_engine
 from guerdon.rules.agent.chess_puzzle import ChessPuzzle
 from guerdon.rules.agent.database_state import DatabaseState
 from guerdon.rules.agent.environment import EnvironmentScore
@@ -221,6 +223,10 @@ PIXELS = {"action": "click", "bbox": [384, 432, 768, 648]}
         ({}, "input_text(content='a b')", {"action": "type", "text": "A, b"}, 1.0),
         ({}, "press(key='ctrl c')", {"action": "hotkey", "text": "ctrl c"}, 1.0),
         ({"format_weight": 0.0}, "wait()", BOX, 0.0),
+        ({}, "drag(start_box='(300,500)', end_box='(1,1)')", {**BOX, "action": "drag"}, 1.0),
+        ({}, "drag(start_box='(900,500)', end_box='(300,500)')", {**BOX, "action": "swipe"}, 0.6),
+        ({}, "drag()", {**BOX, "action": "drag"}, 0.6),
+        ({}, "type(content='a')", {"action": "type", "text": "a", "bbox": [-100] * 4}, 1.0),
     ],
 )  # fmt: skip
 def test_conventions_of_screens(options: Any, response: str, truth: Any, value: float) -> None:
@@ -270,6 +276,7 @@ def test_how_an_action_went_wrong_is_told() -> None:
         {"ground_truth": {"bbox": [0.1, 0.1]}},
         {"ground_truth": {"action": "click", "bbox": [100, 200]}},
         {"ground_truth": {"action": "click", "bbox": ["a", "b"]}},
+        {"ground_truth": {"action": "drag", "bbox": [-100] * 4}},
         {"ground_truth": {"action": 5}},
     ],
 )
@@ -317,6 +324,23 @@ def test_tricks_do_not_make_the_wanted_state(statements: list[str]) -> None:
                          {"sql": "select count(*) from t", "rows": [[2]]}]}  # fmt: skip
     found = database(*statements, truth=checks, statement_seconds=1.0)
     assert found.value == (1.0 if "extra" in str(statements) else 0.0)
+
+
+@pytest.mark.usefixtures("sandboxed")
+@pytest.mark.parametrize(
+    ("row", "value"),
+    [([2, "b"], 1.0), ([2.0, "b"], 1.0), (["2", "b"], 0.0), ([2.5, "b"], 0.0), ([2], 0.0),
+     ([2, None], 0.0)],
+)  # fmt: skip
+def test_rows_of_a_check_are_compared_by_value(row: list[Any], value: float) -> None:
+    truth = {"checks": [{"sql": "select n, s from t where n > 1", "rows": [row]}]}
+    assert database(truth=truth).value == value
+
+
+@pytest.mark.usefixtures("sandboxed")
+def test_true_is_what_sqlite_has_for_it() -> None:
+    truth = {"checks": [{"sql": "select n > 1 from t order by n", "rows": [[True], [False]]}]}
+    assert database(truth=truth).value == 1.0
 
 
 @pytest.mark.usefixtures("sandboxed")
@@ -432,8 +456,17 @@ def puzzle(*numbers: Any, **options: Any) -> Any:
 
 def test_what_an_environment_says() -> None:
     assert puzzle(2, 3).value == 1.0
+    assert "illegal_step" not in puzzle(2, 3).info
     found = puzzle(2, 2, "x")
     assert (found.value, found.metrics) == (0.0, {"total": 4.0, "illegal_steps": 1.0})
+    assert found.info["illegal_step"].startswith("add: TypeError: unsupported operand")
+
+
+def test_an_environment_may_give_a_score() -> None:
+    found = puzzle(2, 3, "x", fields={"typed": True})
+    assert (found.value, found.metrics) == (1.0, {"illegal_steps": 1.0})
+    assert found.info["seen"] == "typed"
+    assert "TypeError" in found.info["illegal_step"]
 
 
 def test_two_rows_are_two_environments_and_each_is_reset() -> None:
@@ -445,10 +478,27 @@ def test_two_rows_are_two_environments_and_each_is_reset() -> None:
         assert service.score_sync(samples).values.tolist() == [1.0, 0.0, 1.0, 1.0]
 
 
-def test_an_environment_that_breaks_is_a_failure() -> None:
-    lost = puzzle(1, fields={"broken": True})
-    assert lost.kind is FailureKind.UNAVAILABLE
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("OSError", FailureKind.UNAVAILABLE),
+        ("TimeoutError", FailureKind.UNAVAILABLE),
+        ("MemoryError", FailureKind.CRASHED),
+        ("ImportError", FailureKind.RAISED),
+        ("NameError", FailureKind.RAISED),
+        ("NotImplementedError", FailureKind.RAISED),
+    ],
+)
+def test_an_environment_that_breaks_is_a_failure(error: str, kind: FailureKind) -> None:
+    lost = puzzle(1, fields={"broken": error})
+    assert lost.kind is kind
     assert "the simulator is gone" in lost.message
+
+
+@pytest.mark.parametrize("error", ["ValueError", "KeyError", "AttributeError", "RecursionError"])
+def test_an_illegal_step_is_the_candidates(error: str) -> None:
+    found = puzzle(5, fields={"broken": error})
+    assert (found.value, found.metrics["illegal_steps"]) == (0.0, 1.0)
 
 
 def test_rows_of_environments_that_cannot_be_scored() -> None:
@@ -481,6 +531,13 @@ def test_agentfly_right_programs_run() -> None:
     code = "import os\ndef f(n): return n * f(n - 1) if n else 1\nprint(f(5), os.sep)"
     result = ProgramRuns().call_sync(response=f"```python\n{code}\n```")
     assert (result["score"], result["info"]["stdout"]) == (1.0, "120 /\n")
+
+
+@pytest.mark.usefixtures("sandboxed")
+def test_a_program_that_is_too_long_to_run_is_the_candidates_fault() -> None:
+    found = ProgramRuns().call_sync(response="x = 1\n" + "#" * 80_000_000)
+    assert found["score"] == 0.0
+    assert found["info"]["stderr"].startswith("a program of 80000006 bytes")
 
 
 @pytest.mark.parametrize("language", ["cobol", "Python"])
@@ -540,6 +597,30 @@ def test_puzzles_that_cannot_be_played(fen: Any, truth: Any) -> None:
 def test_quality_needs_an_engine() -> None:
     with pytest.raises(InvalidReward, match="engine="):
         ChessPuzzle(quality=0.4)
+
+
+SILENT = """#!/bin/sh
+while read line; do
+    case "$line" in
+        uci) echo "id name silent"; echo "option name Threads type spin default 1 min 1 max 8"
+             echo uciok ;;
+        isready) echo readyok ;;
+    esac
+done
+"""
+
+
+def test_an_engine_that_never_answers_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "silent"
+    path.write_text(SILENT)
+    path.chmod(0o755)
+    monkeypatch.setattr(chess_engine, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(chess_engine, "START_SECONDS", 2.0)
+    lost = chess("a1a8", quality=0.4, engine=str(path))
+    assert lost.kind is FailureKind.UNAVAILABLE
+    assert "TimeoutError" in lost.message
 
 
 @pytest.mark.skipif(STOCKFISH is None, reason="Stockfish is not installed")

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 START_SECONDS = 20.0
 
+ANSWER_SECONDS = 60.0
+"""How long it may think; so long that only an engine that hangs meets it."""
+
 MATE = 10_000
 """Centipawns that a mate counts as, so that every loss is a number."""
 
@@ -80,11 +83,11 @@ class UciEngine(Resource):
         try:
             best = self._value(library, board, game, None)
             return max(0, best - self._value(library, board, game, [move]))
-        except library.engine.EngineError as error:
-            raise Unavailable(f"the chess engine fails: {error}") from error
+        except (library.engine.EngineError, TimeoutError) as error:
+            raise Unavailable(f"the chess engine fails: {error!r}") from error
 
     def _value(self, library: Any, board: Any, game: object, moves: Any) -> int:
-        limit = library.engine.Limit(nodes=self._spec.nodes)
+        limit = library.engine.Limit(nodes=self._spec.nodes, time=ANSWER_SECONDS)
         found = self._engine.analyse(board, limit, game=game, root_moves=moves)
         return found["score"].pov(board.turn).score(mate_score=MATE)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Unpack, cast
 
 import msgspec
@@ -187,7 +187,17 @@ class DatabaseState(FinalState):
             if known.error:
                 raise BadInput(f"the check {check.sql!r:.100} fails: {known.error}")
             return False
-        return sorted(map(repr, found.rows)) == sorted(map(repr, check.rows))
+        return _in_one_order(found.rows) == _in_one_order(check.rows)
+
+
+def _in_one_order(rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Rows whose order does not count; 1, 1.0 and true are one value, as they are to SQLite."""
+    return sorted(repr([_number(value) for value in row]) for row in rows)
+
+
+def _number(value: Any) -> Any:
+    whole = isinstance(value, float) and value.is_integer()
+    return int(value) if whole or isinstance(value, bool) else value
 
 
 def read_truth(ground_truth: Any) -> str | list[Check]:

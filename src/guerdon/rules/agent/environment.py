@@ -7,12 +7,21 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-from guerdon.errors import BadInput, InvalidReward, Unavailable
+import msgspec
+
+from guerdon.errors import BadInput, GuerdonError, InvalidReward, Unavailable
+from guerdon.outcome import Score
 from guerdon.resources import Context, Resource, Spec
 from guerdon.reward import BaseReward
 from guerdon.rules.json_form import parse_json
 from guerdon.rules.tools import NoCall, readable_calls
 from guerdon.sample import Message, Sample
+
+FAULTS = (GuerdonError, ImportError, MemoryError, NameError, NotImplementedError)
+"""Exceptions that no illegal step makes: they are faults of the environment's own, and failures."""
+
+SHOWN = 300
+"""Characters that are kept of why a step was no legal one."""
 
 
 class Environment(Resource):
@@ -30,12 +39,12 @@ class Environment(Resource):
     def step(self, tool: str, arguments: Mapping[str, Any]) -> Any:
         """Make one step: a call of a tool with its arguments. What it returns is not looked at.
 
-        An exception says that the step was no legal one, which is the candidate's doing; an
-        `OSError` says that the environment is broken.
+        An exception says that the step was no legal one, which is the candidate's doing. An
+        `OSError` says that the environment is broken, and so do those of `FAULTS`.
         """
         raise NotImplementedError
 
-    def score(self) -> float | Mapping[str, Any] | None:
+    def score(self) -> float | Mapping[str, Any] | Score | None:
         """What the rollout came to: anything that a reward may return."""
         raise NotImplementedError
 
@@ -96,33 +105,46 @@ class EnvironmentScore(BaseReward):
         except TypeError as error:
             raise BadInput(f"{self._kind.__name__} cannot be made of the row: {error}") from None
         environment = cast("Environment", context.acquire_resource_sync(spec))
-        wrong = 0
+        illegal: list[str] = []
         if self._replay:
             with _broken_where_it_says():
                 environment.begin({name: sample.metadata[name] for name in self._episode})
-            wrong = self._make(environment, response_messages)
+            illegal = self._make(environment, response_messages)
         with _broken_where_it_says():
             found = environment.score()
-        if isinstance(found, Mapping):
-            return {**found, "metrics": {**found.get("metrics", {}), "illegal_steps": wrong}}
-        return found if found is None else {"score": found, "metrics": {"illegal_steps": wrong}}
+        return _with_illegal(found, illegal)
 
-    def _make(self, environment: Environment, messages: Sequence[Message]) -> int:
-        """Make the steps; how many were no legal ones."""
+    def _make(self, environment: Environment, messages: Sequence[Message]) -> list[str]:
+        """Make the steps; why each of those was not made that were no legal ones."""
         try:
-            calls, wrong = readable_calls(messages)
-        except NoCall:
-            return 1
+            calls, unreadable = readable_calls(messages)
+        except NoCall as error:
+            return [str(error)]
+        illegal = ["a call that cannot be read"] * unreadable
         for call in calls:
+            arguments = {name: parse_json(value) for name, value in call.arguments.items()}
             try:
-                arguments = {name: parse_json(value) for name, value in call.arguments.items()}
                 with _broken_where_it_says():
                     environment.step(call.name, arguments)
-            except Unavailable:
+            except FAULTS:
                 raise
-            except Exception:
-                wrong += 1
-        return wrong
+            except Exception as error:
+                illegal.append(f"{call.name}: {type(error).__name__}: {error}")
+        return illegal
+
+
+def _with_illegal(found: Any, illegal: Sequence[str]) -> Any:
+    """What the environment says, with how many steps were no legal ones and why the first was."""
+    metrics = {"illegal_steps": float(len(illegal))}
+    info = {"illegal_step": illegal[0][:SHOWN]} if illegal else {}
+    if isinstance(found, Score):
+        told = {"metrics": {**found.metrics, **metrics}, "info": {**found.info, **info}}
+        return msgspec.structs.replace(found, **told)
+    if isinstance(found, Mapping):
+        given = cast("Mapping[str, Any]", found)
+        told = {"metrics": {**given.get("metrics", {}), **metrics}}
+        return {**given, **told, "info": {**given.get("info", {}), **info}}
+    return found if found is None else {"score": found, "metrics": metrics, "info": info}
 
 
 @contextmanager

@@ -46,6 +46,9 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 CLICKS = ("click", "double_click", "right_click")
 """One kind, unless they are told apart (AgentFly)."""
 
+PLACED = (*CLICKS, "drag")
+"""Kinds for which the truth's box counts; data has boxes of -100 beside others (GUI-R1)."""
+
 _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 NO_TEXT = "no input text"
 """How AgentFly's data says that there is none."""
@@ -200,10 +203,11 @@ def gui_action(
 
     `(1 - w) a + w f`: `f` is 1 for an action that can be read; `a` is half for its kind (all clicks
     are one kind) and half for its parameters: a click within 5 % of the diagonal of the box's
-    middle, a typed text with a word F1 of at least 0.5, the direction of a scroll; what the truth
-    does not name is free. Source: AgentFly 0.1.0, `gui_reward`, which takes every screen for one of
-    1920 x 1080 and gives half for parameters that fit whatever the action. Kinds beside click, type
-    and scroll are compared by their text here.
+    middle (and so where a drag begins), a typed text with a word F1 of at least 0.5, the direction
+    of a scroll; what the truth does not name is free, and a box beside another action is not looked
+    at. Source: AgentFly 0.1.0, `gui_reward`, which takes every screen for one of 1920 x 1080 and
+    gives half for parameters that fit whatever the action. Kinds beside click, type and scroll are
+    compared by their text here.
 
     Args:
         response: What the model wrote; the last `Action:` counts. Nothing in it is evaluated.
@@ -238,7 +242,7 @@ def gui_action(
     kind = _kind(name, clicks)
     accuracy, status = 0.0, "other_action"
     if _kind(action.kind, clicks) == kind:
-        fits = _fits(action, kind, text) and _hits(action, kind, box, mine, hit)
+        fits = _fits(action, kind, text) and _hits(action, box, mine, hit)
         accuracy, status = 0.5 + 0.5 * fits, "right" if fits else "other_parameters"
     score = (1.0 - format_weight) * accuracy + format_weight
     metrics = {"accuracy": accuracy, "format": 1.0}
@@ -266,11 +270,9 @@ def _size(scale: float | str, screen: Any) -> tuple[float, float]:
     return width, height
 
 
-def _hits(
-    action: Action, kind: str, box: Sequence[float], size: tuple[float, float], hit: str
-) -> bool:
-    """Whether a click is where it is wanted."""
-    if kind not in CLICKS or not box:
+def _hits(action: Action, box: Sequence[float], size: tuple[float, float], hit: str) -> bool:
+    """Whether a click is where it is wanted, or a drag begins there."""
+    if not box:
         return True
     if action.point is None:
         return False
@@ -306,6 +308,8 @@ def _wanted(
         raise BadInput("the ground truth is no mapping with action, bbox and text")
     if not isinstance(action, str) or not action:
         raise BadInput("the row names no wanted action (ground_truth.action or gt_action)")
+    if _KIND_OF.get(action.lower(), action.lower()) not in PLACED:
+        box = None
     items = box.tolist() if hasattr(box, "tolist") else box
     try:
         numbers = [float(item) for item in items or ()]

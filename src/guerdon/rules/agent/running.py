@@ -23,6 +23,13 @@ BINARY = "program"
 """What a compiled program is called where it runs."""
 
 
+MOST_CODE = 16 * MIB
+"""Bytes of a program that is run; a longer one fails, as it would where it did not fit."""
+
+MOST_FILES = 32 * MIB
+"""Bytes of the files beside it; both and what it writes share the sandbox's folder."""
+
+
 class Machine:
     """Runs programs here.
 
@@ -63,7 +70,11 @@ class Machine:
             )
         self._check(program)
         language = LANGUAGES[name]
-        files = {**program.files, language.file: program.code.encode("utf-8", "surrogatepass")}
+        code = program.code.encode("utf-8", "surrogatepass")
+        if len(code) > MOST_CODE:
+            told = f"a program of {len(code)} bytes, the most is {MOST_CODE}"
+            return Run(ran=Phase(end="finished", exit_code=1, stderr=told))
+        files = {**program.files, language.file: code}
         compiled = None
         if language.compile:
             limits = self._limits(program, program.compile_seconds, language)
@@ -96,6 +107,9 @@ class Machine:
             raise BadInput(
                 f"{program.memory_mib} MiB were asked for, the most is {self._max_memory_mib}"
             )
+        size = sum(map(len, program.files.values()))
+        if size > MOST_FILES:
+            raise BadInput(f"files of {size} bytes, the most is {MOST_FILES}")
 
     def _run(self, command: Command, limits: Limits) -> Result:
         try:
