@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from types import TracebackType
@@ -16,8 +17,11 @@ from typing import Any
 LENT = "context"
 """The parameter that is lent."""
 
-PLAIN = ("str", "list", "dict", "tuple", "bytes", "int", "float", "Sequence", "Mapping", "Iterable")
-"""Beginnings of annotations that want a column of the data, not what is lent."""
+PLAIN = frozenset(
+    {"str", "list", "dict", "tuple", "set", "bytes", "int", "float", "bool", "List", "Dict",
+     "Tuple", "Sequence", "Mapping", "Iterable"}
+)  # fmt: skip
+"""Words in annotations that want a column of the data, not what is lent."""
 
 
 class Live:
@@ -47,15 +51,15 @@ def borrows(parameter: inspect.Parameter) -> bool:
 
     Example:
         >>> def judge(context, text: str): ...
-        >>> def answer(context: str): ...
+        >>> def answer(context: str | None): ...
         >>> [borrows(inspect.signature(f).parameters["context"]) for f in (judge, answer)]
         [True, False]
     """
     if parameter.name != LENT:
         return False
     wanted = parameter.annotation
-    name = wanted if isinstance(wanted, str) else getattr(wanted, "__name__", "")
-    return not name.strip("\"' ").startswith(PLAIN)
+    text = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+    return PLAIN.isdisjoint(re.findall(r"\w+", text))
 
 
 def opening(call: Callable[..., Any]) -> Callable[..., Any]:

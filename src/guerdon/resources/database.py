@@ -72,7 +72,6 @@ class Database(Resource):
     def __init__(self, spec: SqliteSpec) -> None:
         self._spec = spec
         self._session: Session | None = None
-        self._lost = False
         self._clean = True
         self._lock = threading.Lock()
 
@@ -90,20 +89,21 @@ class Database(Resource):
         )
         session = Session(sandbox_of(spec.engine), limits, MODULES)
         session.start()
-        self._session, self._lost = session, False
+        self._session = session
         self._load(session)
 
     def reset(self) -> bool:
         """A new process with the dump, unless nothing was asked: a statement may have written files
         beside the database, and set what holds for all of its process."""
-        if self._lost or not self._clean or self._session is None:
+        if not self._clean or self._session is None or self._session.ended:
             self.stop()
             self.start()
         return True
 
     def check(self) -> bool:
         """Whether it lives; one that a statement has ended starts again with the next call."""
-        return self._lost or (self._session is not None and self._session.alive)
+        session = self._session
+        return session is not None and (session.ended or session.alive)
 
     def interrupt(self) -> None:
         """End it where somebody still waits for an answer; it starts again with its reset."""
@@ -194,19 +194,17 @@ class Database(Resource):
     def _load(self, session: Session) -> None:
         question = {"what": "load", "sql": self._spec.dump, "seconds": LOAD_SECONDS}
         try:
-            said = session.ask(question, LOAD_SECONDS + GRACE_SECONDS)
-        except Malformed as error:
-            raise BadInput(f"the dump cannot be loaded: {error}") from None
-        except Ended as ended:
-            self._lost = True
-            raise BadInput(f"the dump cannot be loaded: {ended}") from None
-        if "error" in said:
-            raise BadInput(f"the dump cannot be loaded: {said['error']}")
+            wrong = session.ask(question, LOAD_SECONDS + GRACE_SECONDS).get("error")
+        except (Malformed, Ended) as error:
+            wrong = str(error)
+        if wrong is not None:
+            session.close()  # half of a dump is no database: whoever asks next loads it again
+            raise BadInput(f"the dump cannot be loaded: {wrong}")
         self._clean = True
 
     def _ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any] | Rows:
         with self._lock:
-            if self._lost:
+            if self._session is not None and self._session.ended:
                 self.keep(self.start)
             if self._session is None:
                 raise Unavailable("the database was released and cannot be used any more")
@@ -216,7 +214,6 @@ class Database(Resource):
             except Malformed as error:
                 return Rows(error=f"it was not sent: {error}")
             except Ended as ended:
-                self._lost = True
                 return Rows(error=str(ended), lost=True)
             return said
 

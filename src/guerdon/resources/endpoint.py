@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import math
 import threading
 import time
 import urllib.parse
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import msgspec
 
 from guerdon.errors import ConfigError, Unavailable
 from guerdon.resources.resource import Resource
@@ -19,6 +22,10 @@ LONGEST_WAIT_SECONDS = 1.0
 
 ASK_SECONDS = 5.0
 """How long one such question may take."""
+
+SLACK_SECONDS = 60.0
+"""How much longer than the time to start the pool waits: a last question, and the end of a server
+that was not ready."""
 
 
 def answers(url: str, token: str | None = None) -> bool:
@@ -53,6 +60,19 @@ def check_url(url: str) -> None:
         raise ConfigError(f"url is no http:// or https:// address: {url!r}")
 
 
+def check_start(spec: Spec[Any], seconds: float) -> None:
+    """Let the pool of a spec that is being made wait for a start of so many seconds.
+
+    Raises:
+        ConfigError: a time that is none.
+    """
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"start_seconds must be above 0 and finite, got {seconds}")
+    patience = max(spec.pool.patience_seconds, seconds + SLACK_SECONDS)
+    longer = msgspec.structs.replace(spec.pool, patience_seconds=patience)
+    msgspec.structs.force_setattr(spec, "pool", longer)
+
+
 class Endpoint(Resource):
     """A server elsewhere that is ready; made from `EndpointSpec`, on the backend `remote`.
 
@@ -63,7 +83,7 @@ class Endpoint(Resource):
     def __init__(self, spec: EndpointSpec) -> None:
         self._spec = spec
         self.url = spec.url
-        self._stopping = threading.Event()
+        self._interrupted = threading.Event()
 
     def start(self) -> None:
         """Wait until it is ready.
@@ -75,7 +95,7 @@ class Endpoint(Resource):
         ends = time.monotonic() + spec.start_seconds
         wait = FIRST_WAIT_SECONDS
         while not self.check():
-            if time.monotonic() >= ends or self._stopping.wait(wait):
+            if time.monotonic() >= ends or self._interrupted.wait(wait):
                 raise Unavailable(
                     f"{spec} was not ready within {spec.start_seconds:g} s: GET "
                     f"{spec.url}{spec.ready_path} gave no 2xx"
@@ -90,9 +110,9 @@ class Endpoint(Resource):
         """What rollouts leave behind there is the server's affair."""
         return True
 
-    def stop(self) -> None:
-        """Wait no more; the server goes on."""
-        self._stopping.set()
+    def interrupt(self) -> None:
+        """Let a start end that nobody waits for any more."""
+        self._interrupted.set()
 
 
 class EndpointSpec(Spec[Endpoint], frozen=True, kw_only=True):
@@ -102,13 +122,14 @@ class EndpointSpec(Spec[Endpoint], frozen=True, kw_only=True):
         url: with a path prefix where there is one.
         ready_path: answers with a status of 200 to 299 when it is ready.
         token: sent as `Authorization: Bearer` with that question.
-        start_seconds: how long it may take to be ready.
+        start_seconds: how long it may take to be ready, whatever `patience_seconds` says.
 
     Raises:
-        ConfigError: a URL that is none.
+        ConfigError: a URL that is none, or times that cannot be.
     """
 
     backends: ClassVar[tuple[Backend, ...]] = ("remote",)
+    secrets: ClassVar[tuple[str, ...]] = ("token",)
 
     url: str
     ready_path: str = "/health"
@@ -119,6 +140,7 @@ class EndpointSpec(Spec[Endpoint], frozen=True, kw_only=True):
         check_url(self.url)
         if not self.ready_path.startswith("/"):
             raise ConfigError(f"ready_path is a path such as /health, got {self.ready_path!r}")
+        check_start(self, self.start_seconds)
 
     def make(self) -> Endpoint:
         """The client, which has not asked yet."""

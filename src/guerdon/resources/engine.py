@@ -62,7 +62,7 @@ class Resources:
         self._clock = clock or time.monotonic
         self._keeps_house = clock is None
         self._lock = threading.Lock()
-        self._pools: dict[tuple[str, Backend], ResourcePool] = {}
+        self._pools: dict[tuple[type[Spec[Any]], str, Backend], ResourcePool] = {}
         self._process = os.getpid()
         self._closing = threading.Event()
         self._housekeeper: threading.Thread | None = None
@@ -81,7 +81,7 @@ class Resources:
                 "forked: make a context of its own here",
                 retryable=False,
             )
-        key = (spec.key, backend)
+        key = (type(spec), spec.key, backend)  # a notebook defines a class of one name again
         with self._lock:
             pool = self._pools.get(key)
             if pool is None:
@@ -93,6 +93,7 @@ class Resources:
                 self._housekeeper.start()
             if self._closing.is_set():
                 pool.close()
+            pool.touch()
             return pool
 
     def held(self) -> list[Held]:
@@ -107,9 +108,12 @@ class Resources:
         ]
 
     def tidy(self) -> None:
-        """Stop what lay idle too long, replace what is broken, keep what pools must have."""
+        """Stop what lay idle too long, replace what is broken, keep what pools must have; forget
+        pools that nobody uses any more, as each sample may bring a spec of its own."""
         for pool in self._all():
             pool.tidy()
+        with self._lock:
+            self._pools = {key: p for key, p in self._pools.items() if not p.forgotten}
 
     def close(self, timeout: float = CLOSE_SECONDS) -> list[Held]:
         """Stop everything.

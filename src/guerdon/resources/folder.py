@@ -7,8 +7,10 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
+from guerdon.fingerprint import digest
 from guerdon.resources.resource import Resource
 from guerdon.resources.sandbox.files import check_name
 from guerdon.resources.spec import Spec
@@ -84,20 +86,30 @@ def sweep(parent: str) -> None:
         _swept.add((os.getpid(), parent))
     with contextlib.suppress(OSError):
         for entry in os.scandir(parent):
-            owner = entry.name.removeprefix(PREFIX).rpartition("-")[0]
+            owner = entry.name.removeprefix(PREFIX).split("-")
             ours = entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False)
-            if ours and not _lives(owner):
+            if ours and _has_ended(owner):
                 shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _self() -> str:
-    """This process, told apart from a later one of the same number."""
-    return f"{os.getpid()}-{_started(os.getpid())}"
+    """This process, told apart from a later one of the same number and from those elsewhere."""
+    return f"{_place()}-{os.getpid()}-{_started(os.getpid())}"
 
 
-def _lives(owner: str) -> bool:
-    pid, _, started = owner.partition("-")
-    return not pid.isdigit() or not started or _started(int(pid)) == started
+def _place() -> str:
+    """What numbers processes: this boot of this machine, and this container. Other machines may
+    write to the same disk, and about their processes nothing is known here."""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        return digest({"boot": boot, "processes": os.readlink("/proc/self/ns/pid")})
+    return ""
+
+
+def _has_ended(owner: Sequence[str]) -> bool:
+    place, pid, started, *_ = [*owner, "", "", ""]
+    here = place != "" and place == _place()
+    return here and pid.isdigit() and started != "" and _started(int(pid)) != started
 
 
 def _started(pid: int) -> str:

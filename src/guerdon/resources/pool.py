@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from guerdon.errors import Unavailable
+from guerdon.errors import ConfigError, Unavailable
 from guerdon.resources.holder import Held, Holder, listed
+from guerdon.resources.resource import Resource
 from guerdon.resources.slot import BUSY, Request, Slot
 from guerdon.resources.spec import Backend, Spec
 
@@ -37,16 +38,20 @@ class ResourcePool:
         self._slots: list[Slot] = []
         self._queue: deque[Request] = deque()
         self._closed = False
+        self._asked = clock()
         self.empty = threading.Event()
         self.empty.set()
 
     # Lending.
 
+    def touch(self) -> None:
+        """Somebody is about to ask."""
+        self._asked = self._clock()
+
     def request(self, holder: Holder) -> Request:
         """Ask for a resource; the request's future resolves to it.
 
         Raises:
-            ConfigError: the spec cannot be made.
             Unavailable: the pool is closed.
         """
         request = Request(holder)
@@ -54,13 +59,8 @@ class ResourcePool:
             if self._closed:
                 raise Unavailable("the resources of this process are closed", retryable=False)
             self._queue.append(request)
-            try:
-                self._serve()
-                self._fill()
-            except BaseException:
-                if request in self._queue:
-                    self._queue.remove(request)
-                raise
+            self._serve()
+            self._fill()
         return request
 
     def give_back(self, request: Request, *, end: bool = False) -> None:
@@ -97,6 +97,13 @@ class ResourcePool:
             slot.enter("resetting", self._clock())
             slot.keeper.submit(slot.resource.reset, lambda ok, error: self._reset(slot, ok, error))
 
+    def _hurry(self, slot: Slot) -> None:
+        """Let a start end that may take as long as a server loads its model."""
+        try:
+            slot.resource.interrupt()
+        except Exception as error:
+            self._interrupted(None, error)
+
     def _interrupted(self, _: object, error: BaseException | None) -> None:
         if error is not None:
             logger.error("%s: its calls cannot be interrupted: %s", self.spec, error)
@@ -111,8 +118,7 @@ class ResourcePool:
             elif coming is not None:
                 self._assign(coming, self._queue.popleft())
             elif len(self._slots) < self.spec.pool.max:
-                slot = self._add()
-                self._start(slot, self._queue.popleft())
+                self._make(self._queue.popleft())
             else:
                 return
 
@@ -120,22 +126,40 @@ class ResourcePool:
         """Keep as many ready as the pool says."""
         pool = self.spec.pool
         while self._living < pool.min and len(self._slots) < pool.max and not self._closed:
-            self._start(self._add(), None)
+            if not self._make(None):
+                return
 
     @property
     def _living(self) -> int:
         """How many are not about to end."""
         return sum(not slot.ending for slot in self._slots)
 
-    def _add(self) -> Slot:
-        slot = Slot(self.spec.make(), str(self.spec), self._clock())
+    def _make(self, request: Request | None) -> bool:
+        """Make a resource and start it; whether that could be tried."""
+        try:
+            slot = Slot(self._made(), str(self.spec), self._clock())
+        except Exception as error:
+            self._failed(request, error)
+            return False
         self._slots.append(slot)
         self.empty.clear()
-        return slot
-
-    def _start(self, slot: Slot, request: Request | None) -> None:
         self._assign(slot, request)
         slot.keeper.submit(slot.resource.start, lambda _, error: self._started(slot, error))
+        return True
+
+    def _made(self) -> Resource:
+        resource: object = self.spec.make()
+        if not isinstance(resource, Resource):
+            kind = type(self.spec).__name__
+            raise ConfigError(f"{kind}.make gave a {type(resource).__name__}, not a Resource")
+        return resource
+
+    def _failed(self, request: Request | None, error: BaseException) -> None:
+        """Say that a resource could not be made or started."""
+        if request is not None:
+            request.future.set_exception(error)
+        else:
+            logger.error("%s: %s", self.spec, error)
 
     def _check(self, slot: Slot, request: Request | None) -> None:
         self._assign(slot, request)
@@ -160,10 +184,7 @@ class ResourcePool:
                 self._stop(slot)
                 if isinstance(error, OSError):  # the machine's fault, and may pass
                     error = Unavailable(f"{self.spec} does not start: {error}")
-                if request is not None:
-                    request.future.set_exception(error)
-                else:
-                    logger.error("%s: %s", self.spec, error)
+                self._failed(request, error)
                 self._serve()
 
     def _checked(self, slot: Slot, ok: object, error: BaseException | None) -> None:
@@ -251,6 +272,13 @@ class ResourcePool:
                     slot.since = since  # a check is no use
             self._fill()
 
+    @property
+    def forgotten(self) -> bool:
+        """Whether it has nothing, and nobody asked for as long as an idle resource is kept."""
+        with self._lock:
+            unused = not self._slots and not self._queue
+            return unused and self._clock() - self._asked > self.spec.pool.idle_seconds
+
     def _look_after(self, slot: Slot, now: float) -> None:
         """Check what everybody shares: it is handed out once, and held until the end."""
         request = slot.request
@@ -330,6 +358,8 @@ class ResourcePool:
                     if not slot.request.future.done():
                         waiting.append(slot.request)
                 slot.request = None
+                if slot.state == "starting":
+                    self._hurry(slot)
                 self._stop(slot)
         for request in waiting:
             request.future.set_exception(Unavailable("the resources of this process are closed"))

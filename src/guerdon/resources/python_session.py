@@ -72,7 +72,6 @@ class PythonSession(Resource):
     def __init__(self, spec: PythonSpec) -> None:
         self._spec = spec
         self._session: Session | None = None
-        self._ended = False
         self._clean = True
         self._lock = threading.Lock()
 
@@ -86,11 +85,11 @@ class PythonSession(Resource):
         )
         session = Session(sandbox_of(spec.engine), limits, MODULES)
         session.start()
-        self._session, self._ended, self._clean = session, False, True
+        self._session, self._clean = session, True
         if spec.setup:
             done = self._ask(session, spec.setup, spec.setup_seconds)
             if not done.ok:
-                self.stop()
+                session.close()  # whoever asks next runs it again
                 raise ConfigError(f"{spec}: its setup fails: {done.error.strip()}")
             self._clean = True
 
@@ -103,7 +102,8 @@ class PythonSession(Resource):
 
     def check(self) -> bool:
         """Whether it lives; one that code has ended starts again with the next call."""
-        return self._ended or (self._session is not None and self._session.alive)
+        session = self._session
+        return session is not None and (session.ended or session.alive)
 
     def interrupt(self) -> None:
         """End it where somebody still waits for an answer; it starts again with its reset."""
@@ -128,7 +128,7 @@ class PythonSession(Resource):
             ValueError: `seconds` are none.
         """
         with self._lock:
-            fresh = self._ended
+            fresh = self._session is not None and self._session.ended
             if fresh:
                 self.keep(self.start)
             if self._session is None:
@@ -152,7 +152,6 @@ class PythonSession(Resource):
             told = f"the code was not sent: {error}"
             return Execution(status=Status.OK, error=told, exception="Malformed")
         except Ended as ended:
-            self._ended = True
             return Execution(status=ended.status, error=str(ended))
         return Execution(
             status=Status.OK,

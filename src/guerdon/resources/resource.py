@@ -64,7 +64,8 @@ class Resource:
         """Release everything; also after a `start` that failed half-way."""
 
     def interrupt(self) -> None:
-        """Let the calls that are in it end soon: it was taken back. It is reset when they have."""
+        """Let the calls that are in it end soon: it was taken back. It is reset when they have.
+        Also a `start`, where the process ends; that is called from another thread."""
 
     def keep(self, work: Callable[[], T]) -> T:
         """Run work on the resource's own thread, for what must not end with the calling one."""
@@ -72,4 +73,4 @@ class Resource:
 
     def kept_by(self, keeper: Keeper) -> None:
         """Say which thread is its own."""
-        self._keeper = keeper
+        object.__setattr__(self, "_keeper", keeper)  # a subclass may be frozen

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
-import time
+import socket
+import threading
 import urllib.parse
 from http import HTTPStatus
 from typing import ClassVar
@@ -50,10 +52,20 @@ class SandboxFusion(Resource):
     def __init__(self, spec: SandboxFusionSpec) -> None:
         self._spec = spec
         self._address = urllib.parse.urlsplit(spec.url)
+        self._interrupted = threading.Event()
+        self._asking: set[http.client.HTTPConnection] = set()
 
     def reset(self) -> bool:
         """Every program runs afresh: there is nothing to reset."""
+        self._interrupted.clear()
         return True
+
+    def interrupt(self) -> None:
+        """Wait for no answer any more; the server is not told."""
+        self._interrupted.set()
+        for connection in list(self._asking):
+            with contextlib.suppress(OSError, AttributeError):  # it has ended, or not connected yet
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def run(self, program: Program) -> Run:
         """Run a program; blocks.
@@ -72,7 +84,8 @@ class SandboxFusion(Resource):
             except RewardFailure as error:
                 if not error.retryable or attempt + 1 == spec.attempts:
                     raise
-            time.sleep(wait)
+                if self._interrupted.wait(wait):
+                    raise
             wait *= 2
         raise AssertionError("attempts is at least 1")
 
@@ -88,6 +101,7 @@ class SandboxFusion(Resource):
         headers = {"content-type": "application/json", "accept": "application/json"}
         if self._spec.token is not None:
             headers["authorization"] = f"Bearer {self._spec.token}"
+        self._asking.add(connection)
         try:
             connection.request("POST", address.path.rstrip("/") + PATH, body, headers)
             answer = connection.getresponse()
@@ -96,6 +110,7 @@ class SandboxFusion(Resource):
             why = f"{type(error).__name__}: {error}"
             raise Unavailable(f"SandboxFusion at {self._spec.url} gives no answer: {why}") from None
         finally:
+            self._asking.discard(connection)
             connection.close()
         if status != HTTPStatus.OK:
             self._refused(status, data)
@@ -146,6 +161,7 @@ class SandboxFusionSpec(Spec[SandboxFusion], frozen=True, kw_only=True):
     """
 
     backends: ClassVar[tuple[Backend, ...]] = ("remote",)
+    secrets: ClassVar[tuple[str, ...]] = ("token",)
 
     url: str
     token: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -10,12 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
 
 from guerdon.errors import ConfigError, Unavailable
 from guerdon.outcome import EMPTY
-from guerdon.resources.endpoint import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, answers
+from guerdon.resources.endpoint import (
+    FIRST_WAIT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    answers,
+    check_start,
+)
 from guerdon.resources.last_words import LastWords
 from guerdon.resources.resource import Resource
 from guerdon.resources.sandbox.bundle import as_source
@@ -27,6 +34,9 @@ PORT = "{port}"
 
 END_SECONDS = 5.0
 """How long the killed process tree may take to be gone, after the grace."""
+
+PORTS = 5
+"""Free ports that are tried, one after another, where other programs take them first."""
 
 _owners: set[int] = set()
 """Descriptors that tell wardens that this process lives."""
@@ -57,7 +67,7 @@ class Server(Resource):
         self._process: subprocess.Popen[bytes] | None = None
         self._owner: int | None = None
         self._words: LastWords | None = None
-        self._stopping = threading.Event()
+        self._interrupted = threading.Event()
 
     def start(self) -> None:
         """Start it and wait until it is ready.
@@ -67,24 +77,47 @@ class Server(Resource):
                 words.
         """
         spec = self._spec
-        self.port = _checked_port(spec) if spec.port else _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._process = self._spawn([part.replace(PORT, str(self.port)) for part in spec.argv])
         ends = time.monotonic() + spec.start_seconds
+        told = ""
+        for _ in range(1 if spec.port else PORTS):
+            self.port = _checked_port(spec) if spec.port else _free_port()
+            self.url = f"http://127.0.0.1:{self.port}"
+            process = self._spawn([part.replace(PORT, str(self.port)) for part in spec.argv])
+            if self._await_ready(process, ends):
+                return
+            told = f"{spec} ended before it was ready{self._said()}"
+            self.stop()
+            if not self._lost_port():
+                break
+        raise Unavailable(told)
+
+    def _lost_port(self) -> bool:
+        """Whether another program took the port between its choice and its use."""
+        return os.strerror(errno.EADDRINUSE).lower() in self.output.lower() or bool(
+            _is_taken(self.port)
+        )
+
+    def _await_ready(self, process: subprocess.Popen[bytes], ends: float) -> bool:
+        """Whether it got ready; otherwise it has ended.
+
+        Raises:
+            Unavailable: it was not ready in time.
+        """
+        spec = self._spec
         wait = FIRST_WAIT_SECONDS
         while not self.ready():
-            if self._process.poll() is not None:
-                raise Unavailable(f"{spec} ended before it was ready{self._said()}")
+            if process.poll() is not None:
+                return False
             if time.monotonic() >= ends:
                 self.stop()
                 raise Unavailable(
                     f"{spec} was not ready within {spec.start_seconds:g} s: GET "
                     f"{self.url}{spec.ready_path} gave no 2xx{self._said()}"
                 )
-            self._stopping.wait(wait)
+            if self._interrupted.wait(wait):
+                raise Unavailable(f"{spec} was stopped before it was ready")
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
-        if self._process.poll() is not None:  # another server answers there
-            raise Unavailable(f"{spec} ended before it was ready{self._said()}")
+        return process.poll() is None  # otherwise another server answers there
 
     def check(self) -> bool:
         """Whether it runs and says that it is ready."""
@@ -94,9 +127,12 @@ class Server(Resource):
         """By default a server has no state that a rollout could leave behind."""
         return self._spec.stateless
 
+    def interrupt(self) -> None:
+        """Let a start end that nobody waits for any more."""
+        self._interrupted.set()
+
     def stop(self) -> None:
         """End the whole process tree: asked first, killed after the spec's grace."""
-        self._stopping.set()
         owner, self._owner = self._owner, None
         if owner is not None:
             _owners.discard(owner)
@@ -133,7 +169,7 @@ class Server(Resource):
         self._words = LastWords(said)
         warden = [sys.executable, "-S", "-E", "-c", as_source(*MODULES)]
         try:
-            return subprocess.Popen(
+            self._process = subprocess.Popen(
                 [*warden, str(theirs), str(spec.stop_seconds), *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=says,
@@ -143,6 +179,7 @@ class Server(Resource):
                 cwd=spec.folder,
                 start_new_session=True,
             )
+            return self._process
         finally:
             os.close(theirs)
             os.close(says)
@@ -150,16 +187,24 @@ class Server(Resource):
 
 def _checked_port(spec: ServerSpec) -> int:
     """The spec's port, if nobody listens there: whoever does would be taken for the server."""
+    why = _is_taken(spec.port)
+    if why:
+        raise Unavailable(
+            f"{spec}: port {spec.port} cannot be had ({why}): another program, or another spec "
+            "with this port, uses it; leave port at 0 to get a free one"
+        )
+    return spec.port
+
+
+def _is_taken(port: int) -> str:
+    """Why a port cannot be had; empty where it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
         try:
-            probe.bind(("127.0.0.1", spec.port))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise Unavailable(
-                f"{spec}: port {spec.port} cannot be had ({error.strerror}): another program, or "
-                "another spec with this port, uses it; leave port at 0 to get a free one"
-            ) from None
-    return spec.port
+            return error.strerror or type(error).__name__
+    return ""
 
 
 def _free_port() -> int:
@@ -178,14 +223,16 @@ class ServerSpec(Spec[Server], frozen=True, kw_only=True):
             whatever `pool` says.
         environment: beside that of this process.
         folder: working folder.
-        start_seconds: how long it may take to be ready.
+        start_seconds: how long it may take to be ready, whatever `patience_seconds` says.
         stop_seconds: between asking it to end and killing it.
         stateless: whether one rollout leaves nothing behind for the next; if not, it is started
             anew for each.
 
     Raises:
-        ConfigError: no program, or one that cannot know its port.
+        ConfigError: no program, one that cannot know its port, or times that cannot be.
     """
+
+    secrets: ClassVar[tuple[str, ...]] = ("environment",)
 
     argv: tuple[str, ...]
     ready_path: str = "/health"
@@ -208,6 +255,7 @@ class ServerSpec(Spec[Server], frozen=True, kw_only=True):
         if self.port:
             one = msgspec.structs.replace(self.pool, max=1, min=min(self.pool.min, 1))
             msgspec.structs.force_setattr(self, "pool", one)
+        check_start(self, self.start_seconds)
 
     def make(self) -> Server:
         """The server, not started yet."""

@@ -77,6 +77,11 @@ class Session:
         with self._lock:
             return self._running is not None and self._running.tick()
 
+    @property
+    def ended(self) -> bool:
+        """Whether it cannot be asked any more, and `start` makes it live again."""
+        return self._running is None
+
     def start(self) -> None:
         """Start the program and wait until it is ready.
 
@@ -115,6 +120,8 @@ class Session:
             ValueError: no time, or a question that is too long.
             Ended: the program ended, or was ended because it took too long or used too much.
             Unavailable: the sandbox failed.
+            BaseException: what a signal raised here, such as `KeyboardInterrupt`; the program is
+                ended, as its late answer would be taken for that to the next question.
         """
         if not 0 < seconds < math.inf:
             raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
@@ -123,8 +130,12 @@ class Session:
             if self._running is None:
                 raise Unavailable("the session is closed")
             began = time.monotonic()
-            self._send(data, began, seconds)
-            return self._answer(began, seconds)
+            try:
+                self._send(data, began, seconds)
+                return self._answer(began, seconds)
+            except BaseException:
+                self._end()
+                raise
 
     def close(self) -> None:
         """End the program."""

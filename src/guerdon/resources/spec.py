@@ -77,6 +77,9 @@ class Spec(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True):
     """Where resources of this kind can live: `local`, on the machine of the call, or `remote`, on
     another one that a URL names. The first is where they live by default."""
 
+    secrets: ClassVar[tuple[str, ...]] = ()
+    """Fields that `repr` leaves out, such as a token."""
+
     name: str | None = None
     pool: Pool = msgspec.field(default_factory=Pool)
 
@@ -109,10 +112,17 @@ class Spec(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True):
         return {name: _plain(value, f"{kind}.{name}") for name, value in fields.items()}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Spec) and self.key == cast("Spec[Any]", other).key
+        return type(self) is type(other) and self.key == cast("Spec[Any]", other).key
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+    def __repr__(self) -> str:
+        """All fields, but for the values of secrets."""
+        fields = msgspec.structs.asdict(self)
+        hidden = {name: "..." for name in self.secrets if fields[name]}
+        shown = [f"{name}={hidden.get(name) or repr(value)}" for name, value in fields.items()]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __str__(self) -> str:
         """Kind and name, for messages."""

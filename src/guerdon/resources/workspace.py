@@ -10,22 +10,27 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 from guerdon.errors import ConfigError
 from guerdon.outcome import EMPTY
 from guerdon.resources.inside.parcel import END, HEADER, pack, unpack
 from guerdon.resources.resource import Resource
-from guerdon.resources.sandbox import Command, Limits, Result
+from guerdon.resources.sandbox import Command, Limits, Result, Sandbox
 from guerdon.resources.sandbox.bundle import START, compiled
 from guerdon.resources.sandbox.files import Blobs, check_name
 from guerdon.resources.sandbox.limits import MIB
 from guerdon.resources.sandbox.probe import EngineName
+from guerdon.resources.sandbox.sandbox import broken
 from guerdon.resources.sandbox.status import Status
 from guerdon.resources.sandboxes import sandbox_of
 from guerdon.resources.spec import Spec
 
 MODULES = ("guerdon.resources.inside.parcel", "guerdon.resources.inside.workspace")
+
+LOOK_SECONDS = 0.1
+"""How long a command that nobody waits for any more may go on."""
 
 MOST_FILES = 10_000
 """More files than this are not carried from one command to the next."""
@@ -47,6 +52,7 @@ class Workspace(Resource):
     def __init__(self, spec: WorkspaceSpec) -> None:
         self._spec = spec
         self._lock = threading.Lock()
+        self._interrupted = threading.Event()
         self._files: dict[str, tuple[bytes, bool]] = {}
 
     def start(self) -> None:
@@ -57,12 +63,17 @@ class Workspace(Resource):
         """
         _ = sandbox_of(self._spec.engine).engine
         with self._lock:  # a command that nobody awaits any more ends first
+            self._interrupted.clear()
             self._files = {name: (data, False) for name, data in self._spec.files.items()}
 
     def reset(self) -> bool:
         """The spec's files, and no others."""
         self.start()
         return True
+
+    def interrupt(self) -> None:
+        """End the command that runs; it changes nothing."""
+        self._interrupted.set()
 
     def stop(self) -> None:
         """Forget the files."""
@@ -80,17 +91,18 @@ class Workspace(Resource):
             Unavailable: the sandbox failed.
             ValueError: arguments that no program can get.
         """
-        with self._lock:
-            result, left = self._run(tuple(argv), stdin, seconds)
-            if left is not None:
-                self._files = left
-            return result.check()
+        return self._run_until(threading.Event(), argv, stdin, seconds)
 
     async def run_async(
         self, argv: Sequence[str], stdin: bytes = b"", seconds: float = 10.0
     ) -> Result:
-        """As `run`, without blocking the event loop."""
-        return await asyncio.to_thread(self.run, argv, stdin, seconds)
+        """As `run`, without blocking the event loop; cancelling it ends the command."""
+        cancelled = threading.Event()
+        try:
+            return await asyncio.to_thread(self._run_until, cancelled, argv, stdin, seconds)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
 
     def files(self) -> dict[str, bytes]:
         """All files by name; links and empty folders are not kept."""
@@ -106,8 +118,22 @@ class Workspace(Resource):
         with self._lock:
             self._files[check_name(name)] = (data, False)
 
+    def _run_until(
+        self, cancelled: threading.Event, argv: Sequence[str], stdin: bytes, seconds: float
+    ) -> Result:
+        with self._lock:
+            ends = (cancelled, self._interrupted)
+            result, left = self._run(ends, tuple(argv), stdin, seconds)
+            if left is not None:
+                self._files = left
+            return result.check()
+
     def _run(
-        self, argv: tuple[str, ...], stdin: bytes, seconds: float
+        self,
+        ends: Sequence[threading.Event],
+        argv: tuple[str, ...],
+        stdin: bytes,
+        seconds: float,
     ) -> tuple[Result, dict[str, tuple[bytes, bool]] | None]:
         """How the command ended, and the files; None where they stay as they were."""
         spec = self._spec
@@ -135,12 +161,27 @@ class Workspace(Resource):
                     stdin=stdin,
                     descriptors=(given, program, taken),
                 )
-                result = sandbox.run(command, limits)
+                result = _result(sandbox, command, limits, ends)
             if result.status not in (Status.OK, Status.NONZERO, Status.SIGNALLED):
                 return result, None
             return result, _left(os.pread(taken, room + 1, 0))
         finally:
             os.close(taken)
+
+
+def _result(
+    sandbox: Sandbox, command: Command, limits: Limits, ends: Sequence[threading.Event]
+) -> Result:
+    """How a command ended, by itself or because one of the events was set."""
+    try:
+        running = sandbox.start(command, limits)
+    except OSError as error:
+        return broken(error)
+    with running:
+        while not running.wait(time.monotonic() + LOOK_SECONDS):
+            if any(event.is_set() for event in ends):
+                running.kill(Status.TIMEOUT, "nobody waits for it any more")
+        return running.finish()
 
 
 def _left(data: bytes) -> dict[str, tuple[bytes, bool]] | None:

@@ -9,8 +9,7 @@ status 200; so is a sandbox that failed for good (`SandboxError`). What may work
 a 504: the one status after which verl's client tries again. A request that is wrong, or asks for
 what is not offered, is a 422.
 
-The other paths that the published client (`sandbox_fusion` 0.3.7) asks are refused with a 501 that
-says what to use instead.
+SandboxFusion's other paths are refused with a 501 that says what to use instead.
 """
 
 from __future__ import annotations
@@ -63,8 +62,12 @@ ELSEWHERE: Mapping[str, str] = {
     "/get_prompt_by_id": _DATA,
     "/get_metrics": _DATA,
     "/get_metrics_function": _DATA,
+    "/list_ids": _DATA,
 }
-"""Paths of SandboxFusion that are not spoken, and what to use instead."""
+"""Paths of SandboxFusion where `POST` is not spoken, and what to use instead."""
+
+LIST_DATASETS = "/list_datasets"
+"""The one such path that is asked with `GET`."""
 
 
 class SandboxFusionSettings(DialectSettings, frozen=True, kw_only=True):
@@ -97,6 +100,7 @@ class SandboxFusion(Dialect):
         self.routes = (
             Running(join(settings.prefix, PATH), name),
             PageRoute(join(settings.prefix, "/v1/ping"), _pong, "Whether SandboxFusion is there"),
+            PageRoute(join(settings.prefix, LIST_DATASETS), _no_data, NotOffered.summary),
             *(NotOffered(join(settings.prefix, path), told) for path, told in ELSEWHERE.items()),
         )
 
@@ -153,7 +157,7 @@ class NotOffered(ScoreRoute):
 
     def read(self, body: memoryview, headers: Headers) -> Query:
         """Nothing."""
-        raise Refused(ErrorCode.NOT_FOUND, f"{self.path} is not offered here: {self._told}")
+        raise Refused(ErrorCode.NOT_FOUND, _not_offered(self.path, self._told))
 
     def refuse(self, refused: Refused) -> Reply:
         """As FastAPI writes it."""
@@ -180,3 +184,12 @@ def _write(replies: Sequence[ScoreReply]) -> Reply:
 
 def _pong(_: Standing) -> Reply:
     return json_reply("pong")
+
+
+def _no_data(_: Standing) -> Reply:
+    refused = {"detail": _not_offered(LIST_DATASETS, _DATA)}
+    return json_reply(refused, HTTPStatus.NOT_IMPLEMENTED)
+
+
+def _not_offered(path: str, told: str) -> str:
+    return f"{path} is not offered here: {told}"
