@@ -8,7 +8,9 @@ await, what they make of the result. Messages are as `agents/agent_base.py` writ
 """
 
 import asyncio
+import base64
 import inspect
+import io
 import math
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 
 from guerdon.errors import BadInput, ConfigError, InvalidReward, ScoringFailed, UnknownReward
+from guerdon.media import pixels_of
 from guerdon.registry import load_file
 from guerdon.resources import Context, FolderSpec
 from guerdon.reward import reward as guerdon_reward
@@ -240,6 +243,64 @@ async def test_the_keys_are_the_same_for_every_rollout(agentfly):
     assert [set(extras) for _, extras in rows] == [{*FLAGS, "length"}] * 3
     assert rows[0][1]["length"] == 4.0
     assert all(math.isnan(extras["length"]) for _, extras in rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "keys"),
+    [(None, [{*FLAGS}, {*FLAGS, "length"}]), (["length", "odd"], [{*FLAGS, "length", "odd"}] * 2)],
+)
+async def test_metrics_that_are_not_there_at_first(agentfly, metrics, keys):
+    """AgentFly puts a value under another rollout where a rollout before has no such key."""
+
+    @reward(name="late")
+    def late(final_response) -> dict:
+        more = {"length": 4.0, "text": "kept out"} if final_response else {}
+        return {"reward": 1.0, **more}
+
+    register(late, metrics=metrics)
+    rows = [(await finalize(agentfly["late"], {}, [], said))[1] for said in ("", "four")]
+    assert [set(extras) for extras in rows] == keys
+    assert rows[1]["length"] == 4.0
+
+
+async def test_metrics_that_nobody_named_are_left_out(agentfly):
+    register(detailed, metrics=())
+    row = {"answer": "4"}
+    assert await finalize(agentfly["detailed"], row, TURNS, "It is 4") == (1.0, FLAGS)
+    with pytest.raises(ConfigError, match="a list of names, got 'turns'"):
+        register(detailed, metrics="turns")
+
+
+async def test_images_and_messages_as_openais_models_give_them(agentfly):
+    """PIL images, bytes, `data:` URLs; a text that is None beside a tool call."""
+    image = pytest.importorskip("PIL.Image")
+    seen = {}
+
+    @reward(name="looker")
+    def looker(trajectory) -> float:
+        seen["parts"] = [part for message in trajectory for part in message["content"]]
+        return 1.0
+
+    @guerdon_reward(name="pixels", auto_register=False)
+    def pixels(prompt_messages) -> float:
+        return float(pixels_of(prompt_messages[0].content[0].media).max())
+
+    register(looker)
+    register(pixels)
+    jpeg = io.BytesIO()
+    white = image.new("RGB", (4, 4), "white")
+    white.save(jpeg, format="JPEG")
+    url = f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
+    silent = {"role": "assistant", "content": [{"type": "text", "text": None}]}
+    for given in (white, url, jpeg.getvalue()):
+        asked = {"role": "user", "content": [{"type": "image", "image": given}]}
+        talk = [asked, {**silent, "tool_calls": [CALL]}, TOOL]
+        assert (await finalize(agentfly["pixels"], {}, talk, "4"))[0] == 255.0
+        assert (await finalize(agentfly["looker"], {}, talk, "4"))[0] == 1.0
+        picture, nothing, answer = seen["parts"]
+        assert (nothing["text"], answer["text"]) == ("", "4")
+        if given is not white:
+            assert picture == {"type": "image", "image": url}
 
 
 async def test_columns_that_agentfly_reserves(agentfly):

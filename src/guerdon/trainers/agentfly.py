@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from numbers import Real
 from typing import Any, TypeAlias, cast
@@ -65,9 +65,13 @@ class Settings(ScalarSettings, frozen=True, kw_only=True):
     Attributes:
         ground_truth: column of the row that is the ground truth; by default `ground_truth`, or the
             only one of `answer`, `solution` and `label`.
+        metrics: names of those of the row; by default all that the reward has reported so far.
+            Name them where it reports some only now and then: AgentFly puts the values of a key
+            that rollouts lack under other rollouts.
     """
 
     ground_truth: str | None = None
+    metrics: Sequence[str] | None = None
 
 
 class ChainReward(ScalarFunction[Settings]):
@@ -82,7 +86,9 @@ class ChainReward(ScalarFunction[Settings]):
 
     def __init__(self, reward: RewardLike, settings: Settings) -> None:
         super().__init__(reward, settings)
-        self._metrics: dict[str, None] = {}
+        if isinstance(settings.metrics, str):
+            raise ConfigError(f"metrics is a list of names, got {settings.metrics!r}")
+        self._metrics = dict.fromkeys(settings.metrics or ())
 
     async def __call__(self, **keywords: Any) -> dict[str, float]:
         """The reward of one rollout.
@@ -92,9 +98,9 @@ class ChainReward(ScalarFunction[Settings]):
                 that ask for one get as it is; and the columns of the row.
 
         Returns:
-            `reward`; `guerdon_failed`, `guerdon_assigned`; each component, and each metric that the
-            reward has reported so far, NaN where this rollout has none: AgentFly makes a column of
-            each key, which must not have holes.
+            `reward`; `guerdon_failed`, `guerdon_assigned`; each component and each metric (see
+            `Settings`), NaN where this rollout has none: AgentFly makes a column of each key, which
+            must not have holes.
 
         Raises:
             ScoringFailed: there is no score and no `neutral`.
@@ -145,7 +151,8 @@ class ChainReward(ScalarFunction[Settings]):
 
     def _row(self, one: Settled) -> dict[str, float]:
         metrics = one.outcome.metrics if isinstance(one.outcome, Score) else EMPTY
-        self._metrics.update(dict.fromkeys(metrics))
+        if self.settings.metrics is None:
+            self._metrics.update(dict.fromkeys(metrics))
         found: Mapping[str, float | None] = {**metrics, **components_of(one.outcome)}
         values = {name: found.get(name) for name in (*self.components, *self._metrics)}
         return {

@@ -12,10 +12,19 @@ from typing import Any, cast
 
 from guerdon.errors import InvalidSample
 from guerdon.sample import Media, Message, Part
+from guerdon.trainers.messages import with_media
+
+SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
+"""First bytes of images; any other is taken for a PNG, as by AgentFly (`utils/vision.py`)."""
+
+NONE_TEXT = {"type": "text", "text": None}
+NO_TEXT = {"type": "text", "text": ""}
 
 
 def parted(trajectory: Any, final_response: Any) -> tuple[Any, Any]:
     """Prompt and response: what stands before the model's first message, and what follows.
+
+    Images may be PIL's, and a text None, as AgentFly lets messages of OpenAI's models be.
 
     Args:
         trajectory: the messages of the rollout, or its segments where the context was folded: each
@@ -33,7 +42,7 @@ def parted(trajectory: Any, final_response: Any) -> tuple[Any, Any]:
         >>> prompt[0]["content"], response
         ('2 + 2?', '4')
     """
-    messages = list(_messages(trajectory))
+    messages: list[Any] = list(with_media(list(_messages(trajectory))))
     start = next((i for i, m in enumerate(messages) if m.get("role") == "assistant"), None)
     if start is None:
         return messages or None, final_response
@@ -67,8 +76,12 @@ def _messages(trajectory: Any) -> Iterable[dict[str, Any]]:
 
 
 def _named(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message whose tool is named as everywhere else."""
+    """A message whose tool is named as everywhere else, and whose texts are texts."""
     found = dict(message)
+    parts = found.get("content")
+    if isinstance(parts, list):
+        known = cast("list[Any]", parts)
+        found["content"] = [NO_TEXT if part == NONE_TEXT else part for part in known]
     if "tool_name" in found:
         found.setdefault("name", found["tool_name"])
     return found
@@ -101,6 +114,10 @@ def _block(part: Part) -> dict[str, Any]:
 
 def _source(media: Media) -> Any:
     """A `data:` URL, as AgentFly writes images of tools; else what the sample holds."""
-    if media.data is not None:
-        return f"data:{media.kind}/*;base64,{base64.b64encode(media.data).decode('ascii')}"
-    return media.path if media.path is not None else media.array
+    data = media.data
+    if data is None:
+        return media.path if media.path is not None else media.array
+    form = "*"
+    if media.kind == "image":
+        form = next((form for head, form in SIGNATURES.items() if data.startswith(head)), "png")
+    return f"data:{media.kind}/{form};base64,{base64.b64encode(data).decode('ascii')}"
