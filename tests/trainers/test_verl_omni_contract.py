@@ -23,6 +23,7 @@ from guerdon.errors import ConfigError, InvalidReward, ScoringFailed, Unavailabl
 from guerdon.registry import load_file
 from guerdon.reward import reward
 from guerdon.trainers import verl_omni as ours
+from guerdon.trainers.verl import POOL_WORKERS
 from guerdon.trainers.verl_omni import jpeg_compressibility as jpeg
 
 PARITY = Path(__file__).with_name("parity")
@@ -310,6 +311,22 @@ async def test_the_keys_are_the_same_for_every_row(down):
         assert column.dtype.kind in "fU", (key, column)
     holes = [math.isnan(one["component/judge"]) for one in rows]
     assert holes == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("backend", "workers"), [(None, POOL_WORKERS), ({"pool": {"workers": 1}}, 1)]
+)
+async def test_a_pool_that_nobody_sized_is_small(backend, workers):
+    """VeRL-Omni starts 8 reward workers, as verl does, and each of them has its own pool."""
+
+    @reward(auto_register=False, deadline=20.0)
+    def one(images) -> float:
+        return 1.0
+
+    function = ours.ComputeScore(one, ours.Settings(backend=backend))
+    assert (await function("x", PICTURE, None))["score"] == 1.0
+    assert function.service._backends["pool"].workers == workers
+    function.close()
 
 
 def test_it_is_a_coroutine_function_to_the_manager():

@@ -22,6 +22,7 @@ from guerdon.trainers.scalar import (
     settings_of,
     text_of,
 )
+from guerdon.trainers.verl import POOL_WORKERS
 from guerdon.trainers.verl_omni.multi import multi_reward, plain_mapping
 from guerdon.trainers.verl_omni.solution import media_of
 
@@ -64,6 +65,7 @@ class ComputeScore(ScalarFunction[Settings]):
     """
 
     trainer = "VeRL-Omni"
+    pool_workers = POOL_WORKERS
 
     async def __call__(
         self,
