@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -165,6 +165,46 @@ class Policy(msgspec.Struct, frozen=True):
             if not isinstance(action, Assign) and action not in ACTIONS:
                 hint = nearest(str(action), ACTIONS)
                 raise ConfigError(f"policy: no action is called {action!r}{hint}")
+
+    @property
+    def drops_groups(self) -> bool:
+        """Whether one sample can take its whole group out of training."""
+        return "drop_group" in (*self.on.values(), self.abstention)
+
+
+EVERY_SPLIT = "*"
+"""Where policies are given by split: the one for splits that are not named."""
+
+
+def by_split(policy: Policy | Mapping[str, Policy] | None) -> dict[str, Policy]:
+    """The policy of each split, from one for all of them, one for each, or none.
+
+    Raises:
+        ConfigError: something is no policy.
+
+    Example:
+        >>> by_split(None) == {"*": Policy()}
+        True
+    """
+    if policy is None or isinstance(policy, Policy):
+        return {EVERY_SPLIT: policy or Policy()}
+    for split, own in policy.items():
+        if not isinstance(cast("object", own), Policy):
+            raise ConfigError(f"the policy for split {split!r} is no Policy: {own!r}")
+    return dict(policy)
+
+
+def of_split(policies: Mapping[str, Policy], split: str) -> Policy:
+    """The policy that holds for a split.
+
+    Raises:
+        ConfigError: there is none; naming those that there are.
+    """
+    policy = policies.get(split) or policies.get(EVERY_SPLIT)
+    if policy is None:
+        known = ", ".join(policies)
+        raise ConfigError(f"no policy for split {split!r} (policies: {known})")
+    return policy
 
 
 def worst_end(value_range: Range, higher_is_better: bool) -> float | None:

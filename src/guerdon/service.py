@@ -42,7 +42,7 @@ from guerdon.outcome import (
     seal,
 )
 from guerdon.outcomes import Outcomes
-from guerdon.policy import Ledger, Policy, settle, worst_end
+from guerdon.policy import Ledger, Policy, by_split, of_split, settle, worst_end
 from guerdon.reward import BaseReward, run_coroutine
 from guerdon.sample import Sample, Unusable
 from guerdon.truncation import Truncation
@@ -94,7 +94,8 @@ class RewardService:
         truncation: Truncation | None = None,
     ) -> None:
         self.reward = registry.resolve(reward) if isinstance(reward, str) else _instance(reward)
-        self._policies = _policies(policy)
+        self.policies: Mapping[str, Policy] = by_split(policy)
+        """By split; `*` is for splits that are not named."""
         self._truncation = truncation or Truncation()
         self._choice, self._pool_options = _backend_choice(backend)
         self._backends: dict[str, Backend] = {}
@@ -173,7 +174,7 @@ class RewardService:
         loop_waits: bool,
     ) -> Outcomes:
         batch = _listed(samples)
-        policy = self._policy(call.split)
+        policy = of_split(self.policies, call.split)
         self._ledger.check()
         limits = Limits.within(timeout)
         refused = await _off_loop(batch, lambda: _refused(batch))
@@ -250,13 +251,6 @@ class RewardService:
             return {self.reward.name: [outcomes]}
         lost = list(refused.values())
         return {name: [*lists, lost] for name, lists in evaluation.leaves.items()}
-
-    def _policy(self, split: str) -> Policy:
-        policy = self._policies.get(split) or self._policies.get("*")
-        if policy is None:
-            known = ", ".join(self._policies)
-            raise ConfigError(f"no policy for split {split!r} (policies: {known})")
-        return policy
 
     async def _evaluate(
         self, samples: Sequence[Sample], evaluation: Evaluation, limits: Limits
@@ -412,15 +406,6 @@ def _instance(reward: Any) -> BaseReward:
         f"a {type(reward).__name__} is no reward: decorate the function with @reward, or give the "
         "name of a reward"
     )
-
-
-def _policies(policy: Policy | Mapping[str, Policy] | None) -> dict[str, Policy]:
-    if policy is None or isinstance(policy, Policy):
-        return {"*": policy or Policy()}
-    for split, own in policy.items():
-        if not isinstance(cast("object", own), Policy):
-            raise ConfigError(f"the policy for split {split!r} is no Policy: {own!r}")
-    return dict(policy)
 
 
 def _listed(samples: Any) -> list[Entry]:

@@ -210,10 +210,25 @@ def test_masking_beside_other_functions_is_refused_at_once(policy):
 def test_a_service_that_masks_beside_other_functions():
     with RewardService(RULE, policy=MASKED) as service:
         function = reward_function(service)
-        sink = Sink(function, len)
-        assert sink.call(function, ["#### 4"], answer=["4"]) == [1.0]
-        with pytest.raises(ScoringFailed, match=r"no number for row 1.*count the missing one as 0"):
-            sink.call(function, ["#### 4"] * 2, answer=["4", "no number"])
+        with pytest.raises(ConfigError, match="count the missing one as 0"):
+            Sink(function, len).call(function, ["#### 4"], answer=["4"])
+        assert Sink(function).call(function, ["#### 4"], answer=["4"]) == [1.0]
+
+
+def test_a_mask_that_only_a_failure_shows_beside_other_functions():
+    """`assign` gives the worst end of the range, and here there is none."""
+
+    @reward(auto_register=False)
+    def unbounded(response):
+        if not response:
+            raise BadInput("empty")
+        return float(len(response))
+
+    function = reward_function(unbounded, policy=Policy(on={"data": "assign"}))
+    sink = Sink(function, len)
+    assert sink.call(function, ["four"]) == [4.0]
+    with pytest.raises(ScoringFailed, match=r"no number for row 1.*count the missing one as 0"):
+        sink.call(function, ["four", ""])
 
 
 def test_an_abstention_beside_other_functions_is_what_none_is_for():
@@ -507,6 +522,18 @@ def test_the_trainer_says_how_large_groups_are():
         assert "".join(sample.group_id for sample, _ in kept.samples) == groups
 
 
+def test_an_environment_may_write_into_each_prompt_of_a_group():
+    """TRL appends what `reset` observed, and its baseline goes by position all the same."""
+    kept = Seen()
+    prompts = [[{"role": "user", "content": f"Find it. You see {i}."}] for i in (7, 8, 9, 9)]
+    sink = trained(num_generations=2)
+    sink.call(reward_function(kept), ["x"] * 4, prompts=prompts)
+    assert [sample.group_id for sample, _ in kept.samples] == ["0", "0", "1", "1"]
+    assert [sample.prompt_text[-2] for sample, _ in kept.samples] == ["7", "8", "9", "9"]
+    with pytest.raises(ConfigError, match="num_generations is 2, but a batch has 3 rows"):
+        sink.call(reward_function(kept), ["x"] * 3)
+
+
 def test_another_size_than_the_trainers_is_an_error():
     with pytest.raises(ConfigError, match="num_generations is 3, but the trainer's is 2"):
         trained(num_generations=2).call(reward_function(Seen(), num_generations=3), ["a"] * 6)
@@ -530,6 +557,26 @@ def test_evaluation_is_a_split_of_its_own(policy, settings, found):
             sink.call(function, ["#### 4"], answer=["no number"])
     else:
         assert sink.call(function, ["#### 4"], answer=["no number"]) == [None]
+
+
+def test_a_service_without_a_policy_for_evaluation():
+    with RewardService(RULE, policy={"train": MASKED}) as service:
+        sink = trained(evaluates=True)
+        found = sink.call(reward_function(service), ["#### 4"], answer=["no number"])
+        assert found == [None]
+
+
+@pytest.mark.parametrize("settings", [{}, {"split": "trian"}])
+def test_a_split_without_a_policy_is_an_error_at_once(settings):
+    policy = {"eval": Policy(), **({"train": Policy()} if settings else {})}
+    split = settings.get("split", "train")
+    with pytest.raises(ConfigError, match=f"no policy for split '{split}'"):
+        reward_function(RULE, policy=policy, **settings)
+    with (
+        RewardService(RULE, policy=policy) as service,
+        pytest.raises(ConfigError, match=f"no policy for split '{split}'"),
+    ):
+        reward_function(service, **settings)
 
 
 def test_the_environment_of_a_row_reaches_the_reward():

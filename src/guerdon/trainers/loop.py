@@ -77,8 +77,6 @@ class LoopScorer:
         )
         """The service underneath, for everything that it can do beside."""
         self._ranks = ranks
-        drops = any("drop_group" in (*p.on.values(), p.abstention) for p in _each(policy))
-        self._whole_groups = drops or self.service.reward.scope == "group"
 
     @property
     def residencies(self) -> Mapping[str, Residency]:
@@ -115,10 +113,7 @@ class LoopScorer:
 
         if self._ranks is None:
             return score(samples)
-        scorer = ShardScorer(
-            self.service.reward, score, self._ranks, whole_groups=self._whole_groups
-        )
-        return scorer(list(samples))
+        return ShardScorer(self.service, self._ranks, score)(list(samples))
 
     def compute_reward(
         self, data: Any, *, key: str = "reward", on_missing: Literal["raise", "mask"] = "raise"
@@ -163,9 +158,3 @@ def _models(reward: BaseReward, path: str) -> Iterable[tuple[str, ModelReward]]:
         yield path, reward
     for name, child in reward.children.items():
         yield from _models(child, f"{path}/{name}" if path else name)
-
-
-def _each(policy: Policy | Mapping[str, Policy] | None) -> Iterable[Policy]:
-    if policy is None:
-        return ()
-    return (policy,) if isinstance(policy, Policy) else policy.values()

@@ -77,10 +77,15 @@ class Ranks:
         """What every rank has, in the order of the ranks."""
         return self.exchange([data] * self.size)
 
+    def add(self, numbers: Sequence[float]) -> list[float]:
+        """The sums over all ranks, each of which has as many numbers."""
+        parts = [np.frombuffer(part) for part in self.gather(np.array(numbers, float).tobytes())]
+        return np.sum(parts, axis=0).tolist()
+
     def total(self, measured: Measured) -> Measured:
         """The divergence of all ranks' rows together, for one controller on each rank."""
-        parts = [np.frombuffer(part) for part in self.gather(np.array(measured, float).tobytes())]
-        return Measured(float(sum(p[0] for p in parts)), int(sum(p[1] for p in parts)))
+        total, rows = self.add(measured)
+        return Measured(total, int(rows))
 
     def advantages(
         self, compute: Compute, columns: Mapping[str, Scores], groups: Sequence[Hashable]

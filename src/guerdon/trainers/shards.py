@@ -19,9 +19,8 @@ from guerdon.errors import Blame, ConfigError, FailureKind, ScoringFailed, Unpor
 from guerdon.outcome import Outcome, Score, failure
 from guerdon.outcomes import Outcomes
 from guerdon.remote.needs import Needs
-from guerdon.reward import BaseReward
 from guerdon.sample import Sample, Unusable
-from guerdon.service import Entry
+from guerdon.service import Entry, RewardService
 from guerdon.trainers.ranks import Ranks
 from guerdon.wire.codec import decode_msgpack, encode_msgpack
 from guerdon.wire.portable import find_unportable
@@ -74,16 +73,14 @@ class ShardScorer:
     """Scores the shards of all ranks.
 
     Args:
-        reward: the root; it must be the same on every rank.
-        score: scores a list on this rank, such as `RewardService.score_sync`; it may raise.
+        service: of this rank. Its reward must be the same on every rank; where that compares the
+            members of a group, or a policy drops groups, they are scored together.
         ranks: all of them make a scorer, and score together.
-        whole_groups: whether the members of a group must be scored together; by default where the
-            reward compares them. Say True where a policy drops groups.
+        score: scores a list on this rank, by default `service.score_sync`; it may raise.
 
     Example:
         >>> import tempfile, torch.distributed as dist
         >>> from guerdon.reward import reward
-        >>> from guerdon.service import RewardService
         >>> file = tempfile.mkdtemp() + "/init"
         >>> dist.init_process_group("gloo", init_method=f"file://{file}", rank=0, world_size=1)
         >>> @reward(scope="group", auto_register=False)
@@ -91,7 +88,7 @@ class ShardScorer:
         ...     return [float(len(text) == min(map(len, responses))) for text in responses]
         >>> group = [Sample(response=text, group_id="g") for text in ("a", "bc")]
         >>> with RewardService(shortest) as service:
-        ...     scorer = ShardScorer(shortest, service.score_sync, Ranks())
+        ...     scorer = ShardScorer(service, Ranks())
         ...     scorer(group).values.tolist()
         [1.0, 0.0]
         >>> dist.destroy_process_group()
@@ -99,16 +96,15 @@ class ShardScorer:
 
     def __init__(
         self,
-        reward: BaseReward,
-        score: Callable[[list[Entry]], Outcomes],
+        service: RewardService,
         ranks: Ranks,
-        *,
-        whole_groups: bool | None = None,
+        score: Callable[[list[Entry]], Outcomes] | None = None,
     ) -> None:
-        self._reward = reward
-        self._score = score
+        reward = self._reward = service.reward
+        self._score = score or service.score_sync
         self._ranks = ranks
-        self._whole_groups = reward.scope == "group" if whole_groups is None else whole_groups
+        drops = any(policy.drops_groups for policy in service.policies.values())
+        self._whole_groups = drops or reward.scope == "group"
         parameters = reward.parameters
         self._needs = Needs.of(
             parameters.named, has_parts=bool(reward.children) or parameters.accepts_any

@@ -15,7 +15,8 @@ import asyncio
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any, ClassVar, Literal, TypeAlias, overload
 from weakref import WeakSet
@@ -23,19 +24,24 @@ from weakref import WeakSet
 import msgspec
 import numpy as np
 
-from guerdon.errors import ConfigError, InvalidSample, ScoringFailed, nearest
-from guerdon.injection import SYNONYMS
+from guerdon.errors import ConfigError, ScoringFailed, nearest
 from guerdon.outcome import EMPTY, Abstention, Failure, Outcome, Score
 from guerdon.outcomes import Outcomes
-from guerdon.policy import Policy
-from guerdon.sample import Sample, Unusable
-from guerdon.service import RewardService
+from guerdon.policy import EVERY_SPLIT, Policy, by_split, of_split
+from guerdon.service import Entry, RewardService
 from guerdon.trainers.component import component_names
-from guerdon.trainers.messages import parsed
 from guerdon.trainers.no_score import LARGEST_SINGLE, check_single
 from guerdon.trainers.plan import RewardLike, plan
 from guerdon.trainers.ranks import Ranks
 from guerdon.trainers.shards import ShardScorer
+from guerdon.trainers.trl_rows import (
+    COLUMN_FIELDS,
+    Rows,
+    check_prompts,
+    groups_of_size,
+    repeated,
+    shared_prompts,
+)
 from guerdon.trainers.trl_trainer import Trainer, behind
 from guerdon.trainers.versions import Versions
 
@@ -45,29 +51,10 @@ Numbers: TypeAlias = list[float | None]
 LogExtra: TypeAlias = Callable[[str, list[Any]], None]
 LogMetric: TypeAlias = Callable[[str, float], None]
 
-COLUMN_FIELDS = (
-    "ground_truth",
-    "data_source",
-    "sample_id",
-    "group_id",
-    "finish_reason",
-    "policy_version",
-)
-"""Fields of a sample that a dataset column may fill. Prompts, completions and token ids come from
-the trainer; media columns of a TRL dataset belong to the prompt and stay metadata."""
-
-TRUTHS = tuple(name for name, field in SYNONYMS.items() if field == "ground_truth")
-"""Columns that are the ground truth where only one of them is there."""
-
-TAKEN = ("prompt", "response")
-
 MASKING = ("mask", "drop_group")
 
 TRAIN, EVAL = "train", "eval"
 """Splits; evaluation is under the policy of training where it has none of its own."""
-
-ENVIRONMENTS = "environments"
-"""What TRL calls the environments of the rows; one of them is the `environment` of its sample."""
 
 AMONG_OTHERS = (
     "the trainer has other reward functions as well: TRL would add up theirs and count the missing "
@@ -156,10 +143,14 @@ class RewardFunction:
         if isinstance(reward, RewardService):
             if settings.options or settings.backend is not None or settings.policy is not None:
                 raise ConfigError("a RewardService has its own options, backend and policy")
-            root = reward.reward
+            root, self._policies = reward.reward, reward.policies
         else:
-            self._plan = plan(reward, options=settings.options, backend=settings.backend)
-            root = self._plan.reward
+            planned = plan(reward, options=settings.options, backend=settings.backend)
+            if settings.policy is not None:
+                planned = msgspec.structs.replace(planned, policy=settings.policy)
+            self._plan = planned
+            root, self._policies = planned.reward, by_split(planned.policy)
+        of_split(self._policies, settings.split or TRAIN)
         self._components = component_names(root) if settings.components else ()
         self.__name__ = settings.name or root.name
         self.__qualname__ = self.__name__
@@ -171,11 +162,7 @@ class RewardFunction:
             return self._named
         with self._lock:
             if self._served is None:
-                policy = self._settings.policy
-                planned = self._plan
-                if policy is not None:
-                    planned = msgspec.structs.replace(planned, policy=policy)
-                self._served = planned.build()
+                self._served = self._plan.build()
                 _served.add(self)
             return self._served
 
@@ -214,7 +201,7 @@ class RewardFunction:
         completion_ids: Sequence[Sequence[int]] | None,
         columns: Mapping[str, Sequence[Any]],
         trainer: Trainer,
-    ) -> list[Sample | Unusable]:
+    ) -> list[Entry]:
         rows = len(prompts)
         known = {"completions": completions, **columns}
         if completion_ids is not None:
@@ -222,55 +209,69 @@ class RewardFunction:
         for key, column in known.items():
             if len(column) != rows:
                 raise ConfigError(f"{key!r} has {len(column)} entries for {rows} prompts")
-        groups = self._groups(prompts, trainer)
-        return _Rows(self._settings.columns, columns).samples(
-            _shared(prompts, groups), completions, completion_ids, groups
+        same = repeated(prompts)
+        return Rows(self._settings.columns, columns).samples(
+            shared_prompts(prompts, same),
+            completions,
+            completion_ids,
+            self._groups(same, trainer),
         )
 
-    def _groups(self, prompts: Sequence[Any], trainer: Trainer) -> list[str]:
-        """Groups of the trainer's own size, else of the user's.
+    def _groups(self, same: Sequence[bool], trainer: Trainer) -> list[str]:
+        """Groups of the trainer's own size, else of the user's, else rows of one prompt.
 
         Raises:
-            ConfigError: the user's does not fit, or is not the trainer's while it trains.
+            ConfigError: the user's size does not fit, or is not the trainer's while it trains.
         """
-        rank = 0 if self._ranks is None else self._ranks.rank
         named, known = self._settings.num_generations, trainer.num_generations
         if None not in (named, known) and named != known and not trainer.evaluates:
             raise ConfigError(
                 f"reward function '{self.__name__}': num_generations is {named}, but the trainer's "
                 f"is {known}"
             )
-        try:
-            return _groups(prompts, known or named, rank, trainer.processes)
-        except ConfigError:
-            if named is not None:
-                raise
-            return _groups(prompts, None, rank, trainer.processes)
+        rank = 0 if self._ranks is None else self._ranks.rank
+        if known is not None:
+            return groups_of_size(len(same), known, rank, trainer.processes)
+        if named is not None:
+            check_prompts(same, named)
+            return groups_of_size(len(same), named, rank, trainer.processes)
+        numbers = [number - 1 for number in accumulate(not repeats for repeats in same)]
+        return [str(number) if trainer.processes == 1 else f"{rank}.{number}" for number in numbers]
 
     def _split(self, trainer: Trainer) -> str:
         if self._settings.split is not None or not trainer.evaluates:
             return self._settings.split or TRAIN
-        policy = self._policy()
-        named = not isinstance(policy, Mapping) or EVAL in policy or "*" in policy
-        return EVAL if named else TRAIN
+        return EVAL if EVAL in self._policies or EVERY_SPLIT in self._policies else TRAIN
 
-    def _scorer(self, trainer: Trainer, trainer_state: Any) -> Callable[[list[Any]], Outcomes]:
-        """Scores a batch on this process, or together with the others where there are several.
+    def _together(
+        self,
+        ranks: Ranks,
+        batch: Callable[[], list[Entry]],
+        arguments: Mapping[str, Any],
+        trainer: Trainer,
+    ) -> tuple[Outcomes, dict[str, float]]:
+        """Score a batch together with the other processes; collective.
 
         The processes agree on what to raise: one that raised alone would leave the others waiting
         in TRL's gather.
-        """
-        arguments = self._arguments(trainer, trainer_state)
 
-        def score(samples: list[Any]) -> Outcomes:
+        Returns:
+            Outcomes of this process, and means of the components over all processes.
+        """
+        entries: list[Entry] = []
+        problem: Exception | None = None
+        try:
+            entries = batch()
+        except Exception as error:
+            problem = error
+
+        def score(samples: list[Entry]) -> Outcomes:
+            if problem is not None:
+                raise problem
             return self._checked(self.service.score_sync(samples, **arguments), trainer)
 
-        if self._ranks is None:
-            return score
-        reward, policies = self.service.reward, self._policies()
-        drops = any("drop_group" in (*p.on.values(), p.abstention) for p in policies)
-        whole_groups = drops or reward.scope == "group"
-        return ShardScorer(reward, score, self._ranks, whole_groups=whole_groups)
+        outcomes = ShardScorer(self.service, ranks, score)(entries)
+        return outcomes, self._means(ranks.add(self._sums(outcomes)))
 
     def _arguments(self, trainer: Trainer, trainer_state: Any) -> dict[str, Any]:
         return {
@@ -295,28 +296,14 @@ class RewardFunction:
         if trainer.processes > 1 and self._ranks is None:
             # Of its own: async functions of one trainer send at the same time.
             self._ranks = Ranks.apart()
-        policy = self._policy()
-        if isinstance(policy, Mapping):
-            policy = policy.get(self._split(trainer)) or policy.get("*")
-        if policy is not None and trainer.others:
-            masking = [blame for blame, action in policy.on.items() if action in MASKING]
-            if masking:
-                raise ConfigError(
-                    f"reward function '{self.__name__}': the policy masks failures "
-                    f"({', '.join(masking)}), but {AMONG_OTHERS}"
-                )
+        policy = of_split(self._policies, self._split(trainer))
+        masking = [blame for blame, action in policy.on.items() if action in MASKING]
+        if masking and trainer.others:
+            raise ConfigError(
+                f"reward function '{self.__name__}': the policy masks failures "
+                f"({', '.join(masking)}), but {AMONG_OTHERS}"
+            )
         return trainer
-
-    def _policy(self) -> Policy | Mapping[str, Policy] | None:
-        if self._settings.policy is not None or isinstance(self._named, RewardService):
-            return self._settings.policy
-        return self._plan.policy
-
-    def _policies(self) -> Iterable[Policy]:
-        policy = self._policy()
-        if policy is None:
-            return ()
-        return policy.values() if isinstance(policy, Mapping) else (policy,)
 
     def _checked(self, outcomes: Outcomes, trainer: Trainer) -> Outcomes:
         """Outcomes that TRL can be told.
@@ -350,6 +337,7 @@ class RewardFunction:
     def _numbers(
         self,
         outcomes: Outcomes,
+        means: Mapping[str, float],
         log_extra: LogExtra | None,
         log_metric: LogMetric | None,
     ) -> Numbers:
@@ -357,7 +345,7 @@ class RewardFunction:
         if log_extra is not None:
             self._log_columns(outcomes, log_extra)
         if log_metric is not None:
-            self._log_metrics(outcomes, log_metric)
+            self._log_metrics(outcomes, means, log_metric)
         return [
             number if there else None
             for number, there in zip(rewards.values.tolist(), rewards.mask.tolist(), strict=True)
@@ -378,17 +366,38 @@ class RewardFunction:
                 [o.components.get(component) if type(o) is Score else None for o in outcomes],
             )
 
-    def _log_metrics(self, outcomes: Outcomes, log_metric: LogMetric) -> None:
+    def _log_metrics(
+        self, outcomes: Outcomes, means: Mapping[str, float], log_metric: LogMetric
+    ) -> None:
         """Shares of what is no score, and means over the scores that have the number."""
         name, rows = self.__name__, len(outcomes)
         numbers = outcomes.rewards.mask
         log_metric(f"{name}/failed", len(outcomes.failures) / rows)
         log_metric(f"{name}/assigned", float(outcomes.assigned.mask.mean()))
         log_metric(f"{name}/masked", 1.0 - float(numbers.mean()))
+        for component, mean in means.items():
+            log_metric(f"{name}/{component}", mean)
+
+    def _sums(self, outcomes: Outcomes) -> list[float]:
+        """For each component the sum of its values, and how many there are."""
+        found = outcomes.components
+        sums: list[float] = []
         for component in self._components:
-            column = outcomes.components.get(component)
-            if column is not None and column.mask.any():
-                log_metric(f"{name}/{component}", float(column.values[column.mask].mean()))
+            column = found.get(component)
+            if column is None:
+                sums += [0.0, 0.0]
+            else:
+                sums += [float(column.values[column.mask].sum()), float(column.mask.sum())]
+        return sums
+
+    def _means(self, sums: Sequence[float]) -> dict[str, float]:
+        """Means of the components that have a value.
+
+        TRL waits for all processes to log the same metrics (before 1.14 for ever), so they are
+        those of all processes.
+        """
+        parts = zip(self._components, sums[::2], sums[1::2], strict=True)
+        return {component: total / count for component, total, count in parts if count}
 
 
 class AsyncRewardFunction(RewardFunction):
@@ -433,16 +442,19 @@ class AsyncRewardFunction(RewardFunction):
         Raises:
             ScoringFailed: what the policy does not mask or assign.
         """
-        if not prompts:
-            return []
         trainer = self._called_by(log_metric)
-        samples = self._samples(prompts, completions, completion_ids, columns, trainer)
+        if not prompts and self._ranks is None:
+            return []
+        batch = partial(self._samples, prompts, completions, completion_ids, columns, trainer)
+        arguments = self._arguments(trainer, trainer_state)
         if self._ranks is None:
-            arguments = self._arguments(trainer, trainer_state)
-            outcomes = self._checked(await self.service.score(samples, **arguments), trainer)
+            outcomes = self._checked(await self.service.score(batch(), **arguments), trainer)
+            means = self._means(self._sums(outcomes))
         else:
-            outcomes = await asyncio.to_thread(self._scorer(trainer, trainer_state), samples)
-        return self._numbers(outcomes, log_extra, log_metric)
+            outcomes, means = await asyncio.to_thread(
+                self._together, self._ranks, batch, arguments, trainer
+            )
+        return self._numbers(outcomes, means, log_extra, log_metric)
 
 
 class SyncRewardFunction(RewardFunction):
@@ -460,134 +472,17 @@ class SyncRewardFunction(RewardFunction):
         **columns: Sequence[Any],
     ) -> Numbers:
         """Score one batch; see `AsyncRewardFunction.__call__`."""
-        if not prompts:
-            return []
         trainer = self._called_by(log_metric)
-        samples = self._samples(prompts, completions, completion_ids, columns, trainer)
-        outcomes = self._scorer(trainer, trainer_state)(samples)
-        return self._numbers(outcomes, log_extra, log_metric)
-
-
-class _Rows:
-    """Which dataset column fills which field, and the samples that follow.
-
-    Args:
-        named: sample field to column, as the user says.
-        columns: of the dataset.
-    """
-
-    def __init__(self, named: Mapping[str, str], columns: Mapping[str, Sequence[Any]]) -> None:
-        for key in TAKEN:
-            if key in columns:
-                raise ConfigError(
-                    f"the dataset has a column {key!r}, which is what the trainer gives the "
-                    "reward: rename the column"
-                )
-        fields = _fields(named, columns)
-        self._fields = {field: columns[column] for field, column in fields.items()}
-        used = fields.values()
-        self._rest = {
-            "environment" if key == ENVIRONMENTS else key: column
-            for key, column in columns.items()
-            if key not in used
-        }
-
-    def samples(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]] | None,
-        groups: Sequence[str],
-    ) -> list[Sample | Unusable]:
-        """One sample per row; `Unusable`, with the reason, for a row that makes none."""
-        seen: dict[str, int] = {}
-        samples: list[Sample | Unusable] = []
-        for row, (prompt, completion, group) in enumerate(
-            zip(prompts, completions, groups, strict=True)
-        ):
-            fields = {field: column[row] for field, column in self._fields.items()}
-            fields.setdefault("group_id", group)
-            if fields.get("sample_id") is not None:
-                fields["sample_id"] = _generation(fields["sample_id"], seen)
-            fields["metadata"] = {key: column[row] for key, column in self._rest.items()} or EMPTY
-            if completion_ids is not None:
-                fields["response_token_ids"] = completion_ids[row]
-            try:
-                if isinstance(prompt, InvalidSample):
-                    raise prompt
-                samples.append(Sample(prompt=prompt, response=parsed(completion), **fields))
-            except InvalidSample as error:
-                group = fields["group_id"] if isinstance(fields["group_id"], str) else None
-                samples.append(Unusable(problem=f"row {row}: {error}", group_id=group))
-        return samples
-
-
-def _generation(prompt_id: object, seen: dict[str, int]) -> str:
-    """A dataset's id names the prompt; each of its generations needs one of its own."""
-    text = str(prompt_id)
-    seen[text] = seen.get(text, -1) + 1
-    return f"{text}#{seen[text]}"
-
-
-def _fields(named: Mapping[str, str], columns: Iterable[str]) -> dict[str, str]:
-    """Field to column: what the user names, else the field's own name, else its one synonym."""
-    there = set(columns)
-    for field, column in named.items():
-        if column not in there:
-            hint = nearest(column, there)
-            raise ConfigError(f"columns: the dataset has no column {column!r} ({field}){hint}")
-    fields = dict(named)
-    for field in COLUMN_FIELDS:
-        if field in there:
-            fields.setdefault(field, field)
-    synonyms = [name for name in TRUTHS if name in there]
-    # Two of them (a worked solution and its answer) are for the user to tell apart.
-    if "ground_truth" not in fields and len(synonyms) == 1:
-        fields["ground_truth"] = synonyms[0]
-    return fields
-
-
-def _groups(prompts: Sequence[Any], size: int | None, rank: int, processes: int) -> list[str]:
-    """A name for the group of each row: `size` rows each, or equal prompts in a row.
-
-    TRL deals out the rows of all groups in the order of the processes, equally many to each.
-
-    Raises:
-        ConfigError: groups of that size do not fit.
-    """
-    rows = len(prompts)
-    starts = [
-        row == 0 or (prompt is not prompts[row - 1] and prompt != prompts[row - 1])
-        for row, prompt in enumerate(prompts)
-    ]
-    if size is None:
-        numbers = [number - 1 for number in accumulate(starts)]
-        return [str(number) if processes == 1 else f"{rank}.{number}" for number in numbers]
-    if rows * processes % size:
-        batch = "a batch has" if processes == 1 else f"{processes} processes have"
-        raise ConfigError(f"num_generations is {size}, but {batch} {rows * processes} rows")
-    first = rank * rows
-    for row in range(1, rows):
-        if starts[row] and (first + row) % size:
-            raise ConfigError(
-                f"num_generations is {size}, but row {row} of a batch has another prompt than the "
-                "row before it"
-            )
-    return [str((first + row) // size) for row in range(rows)]
-
-
-def _shared(prompts: Sequence[Any], groups: Sequence[str]) -> list[Any]:
-    """Prompts with the messages of each group parsed once, or what is wrong with them."""
-    shared: list[Any] = []
-    for row, (prompt, group) in enumerate(zip(prompts, groups, strict=True)):
-        if row > 0 and group == groups[row - 1]:
-            shared.append(shared[-1])
-            continue
-        try:
-            shared.append(parsed(prompt))
-        except InvalidSample as error:
-            shared.append(InvalidSample(f"prompt: {error}"))
-    return shared
+        if not prompts and self._ranks is None:
+            return []
+        batch = partial(self._samples, prompts, completions, completion_ids, columns, trainer)
+        arguments = self._arguments(trainer, trainer_state)
+        if self._ranks is None:
+            outcomes = self._checked(self.service.score_sync(batch(), **arguments), trainer)
+            means = self._means(self._sums(outcomes))
+        else:
+            outcomes, means = self._together(self._ranks, batch, arguments, trainer)
+        return self._numbers(outcomes, means, log_extra, log_metric)
 
 
 def _brief(outcome: Outcome, assigned: bool, dropped: bool) -> str:

@@ -61,9 +61,11 @@ def run():
     sibling.loader.exec_module(contract)
     from trl import GRPOConfig, GRPOTrainer
 
+    from guerdon.compose import Child, WeightedSum
     from guerdon.errors import BadInput
     from guerdon.policy import NO_RETRY, Policy
     from guerdon.reward import reward
+    from guerdon.service import RewardService
     from guerdon.trainers.trl import reward_function
 
     rank = int(os.environ["RANK"])
@@ -85,14 +87,23 @@ def run():
             raise BadInput("the text of one rank is enough to lose the group of both")
         return float(len(response))
 
-    def trainer(name, *functions):
+    @reward(name="even", auto_register=False)
+    def even(response: str) -> float | None:
+        odd = os.environ["RANK"] == "1" and ord(response[-1]) % 2
+        return None if odd else float(len(response))
+
+    @reward(name="one", auto_register=False)
+    def one(response: str) -> float:
+        return 1.0
+
+    def trainer(name, *functions, data=None):
         return GRPOTrainer(
             model=str(FOLDER / "model"),
             reward_funcs=list(functions),
             args=contract.arguments(
                 GRPOConfig, name, per_device_train_batch_size=2, ddp_backend="gloo"
             ),
-            train_dataset=contract.dataset(False),
+            train_dataset=contract.dataset(False) if data is None else data,
             processing_class=contract.AutoTokenizer.from_pretrained(FOLDER / "model"),
         )
 
@@ -106,6 +117,7 @@ def run():
                 {
                     "prompts": prompts,
                     "completions": completions,
+                    "metrics": {key: list(values) for key, values in made._pending_metrics.items()},
                     "rewards": [[None if v != v else v for v in row] for row in found.tolist()],
                 }
             )
@@ -128,11 +140,24 @@ def run():
             )
         ),
         "dropped": steps(trainer("dropped", reward_function(lossy, policy=drops))),
+        "served": steps(
+            trainer("served", reward_function(RewardService(lossy, policy=drops), sync=True))
+        ),
     }
     try:
         seen["raised"] = steps(trainer("raised", reward_function(picky)))
     except Exception as error:
         seen["raised"] = f"{type(error).__name__}: {error}"
+    # A column that a rollout function wrote on one process only.
+    data = contract.dataset(False)
+    data = data.remove_columns("answer") if rank else data
+    named = reward_function(compared, columns={"ground_truth": "answer"})
+    try:
+        seen["column"] = steps(trainer("column", named, data=data))
+    except Exception as error:
+        seen["column"] = f"{type(error).__name__}: {error}"
+    both = WeightedSum({"even": Child(even, missing="renormalise"), "one": one})
+    seen["metrics"] = steps(trainer("metrics", reward_function(both, name="sum")))
     (FOLDER / f"seen-{rank}.json").write_text(json.dumps(seen))
 
 
