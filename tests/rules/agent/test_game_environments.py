@@ -5,11 +5,13 @@ pip install scienceworld textworld alfworld   (and Java for the first)
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from guerdon.errors import BadInput, FailureKind
 from guerdon.outcome import Failure
 from guerdon.policy import Policy
 from guerdon.resources import Context
+from guerdon.rules.agent import text_game
 from guerdon.rules.agent.science_world import ScienceWorld, ScienceWorldScore, ScienceWorldSpec
 from guerdon.rules.agent.text_game import TextGame, TextGameScore, TextGameSpec
 from guerdon.sample import Sample
@@ -74,6 +77,42 @@ def test_steps_that_are_none(place: Any, action: Any) -> None:
     for name in (tool, "other"):
         with pytest.raises(ValueError, match=r"no |surrogates"):
             place.step(name, {"action": action})
+
+
+class Played:
+    """A game that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def reset(self) -> Any:
+        return SimpleNamespace(won=False, score=0, max_score=1, feedback="")
+
+    def step(self, command: str) -> Any:
+        self.told.append(command)
+        return self.reset(), 0, False
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", ["g.z8", "g.ulx", "G.Z5", "g.json", "g.tw-pddl"])
+def test_no_command_reaches_files_of_this_machine(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Played()
+    (tmp_path / name).write_text("")
+    monkeypatch.setattr(text_game, "_wrappers", lambda path: [])
+    place = TextGame(TextGameSpec(games=str(tmp_path)))
+    library = SimpleNamespace(EnvInfos=dict, start=lambda *args, **kwargs: played)
+    monkeypatch.setattr(place, "_library", library)
+    place.begin({"game_file": name})
+    commands = ["look", "save", "look. Save", "restored", "oops save", "transcripts on", "script"]
+    for command in commands:
+        with contextlib.suppress(ValueError):
+            place.step("alfworld_step", {"action": command})
+    compiled = name.lower().endswith((".z8", ".ulx", ".z5"))
+    assert played.told == (["look", "restored"] if compiled else commands)
 
 
 # ScienceWorld.

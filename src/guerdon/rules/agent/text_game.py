@@ -7,6 +7,7 @@ arXiv:2010.03768); AgentFly 0.1.0, `alfworld_episode_reward`.
 from __future__ import annotations
 
 import importlib
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,16 @@ _ALONE = threading.Lock()
 ALFWORLD = ".tw-pddl"
 """End of the names of ALFWorld's games."""
 
+COMPILED = (".ulx", ".z1", ".z2", ".z3", ".z4", ".z5", ".z6", ".z7", ".z8")
+"""Ends of the names of games that run on an interpreter for Glulx or the Z-machine."""
+
+FILE_VERBS = ("replay", "recording", "restore", "save", "script", "transcript")
+"""With these such a game asks for the name of a file, and its interpreter writes or reads that file
+wherever it is (Frotz, issue 46)."""
+
+WORD_CHARS = 9
+"""The Z-machine tells words apart by these (The Z-Machine Standards Document 1.1, section 13)."""
+
 
 class TextGame(Environment):
     """One game at a time; made from `TextGameSpec`."""
@@ -35,6 +46,7 @@ class TextGame(Environment):
         self._game: Any = None
         self._state: Any = None
         self._done = False
+        self._compiled = False
 
     def start(self) -> None:
         """Import the package.
@@ -73,6 +85,7 @@ class TextGame(Environment):
         if not path.is_file():
             raise BadInput(f"there is no game {str(path)!r:.300}")
         self.stop()
+        self._compiled = path.suffix.lower() in COMPILED
         infos = self._library.EnvInfos(won=True, lost=True, score=True, max_score=True)
         try:
             with _ALONE:
@@ -87,6 +100,8 @@ class TextGame(Environment):
         if tool != self._spec.tool or not isinstance(command, str) or len(command) > ACTION_CHARS:
             raise ValueError(f"no command of the tool {self._spec.tool}")
         command.encode()
+        if self._compiled and asks_for_a_file(command):
+            raise ValueError("commands that read and write files are not given")
         if self._done:
             return ""
         with _ALONE:
@@ -102,6 +117,19 @@ class TextGame(Environment):
         if self._spec.partial and not won and points and most:
             value = min(max(points / most, 0.0), 1.0)
         return {"score": value, "metrics": {"won": float(bool(won)), "points": float(points or 0)}}
+
+
+def asks_for_a_file(command: str) -> bool:
+    """Whether a word of a command is one with which games save, restore or write transcripts.
+
+    Any word counts: games take several commands in one line, and corrections of the one before.
+
+    Example:
+        >>> asks_for_a_file("look. SAVE"), asks_for_a_file("open the safe")
+        (True, False)
+    """
+    words = re.findall("[a-z]+", command.lower())
+    return any(word[:WORD_CHARS] == verb[:WORD_CHARS] for word in words for verb in FILE_VERBS)
 
 
 def _wrappers(path: Path) -> list[Any]:
@@ -149,6 +177,9 @@ class TextGameScore(EnvironmentScore):
         argument: of the tool that holds the command.
         partial: whether points count of a game that is not won.
         replay: whether commands are given again.
+
+    Games for an interpreter (`.z8`, `.ulx`) do not get commands that save, restore or write
+    transcripts: these would reach files of this machine.
 
     Metadata key: `game_file`, below `games`; `.json`, `.z8` and `.ulx` are TextWorld's (extra
     `textworld`), `.tw-pddl` is ALFWorld's (extra `alfworld`).
