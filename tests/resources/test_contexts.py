@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import threading
+from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
 from resources.games import (
@@ -16,6 +18,7 @@ from resources.games import (
     ONE,
     SOON,
     Clock,
+    Game,
     GameSpec,
     acquire,
     acquire_async,
@@ -24,7 +27,7 @@ from resources.games import (
 )
 
 from guerdon.errors import ConfigError, Unavailable, UnportableData
-from guerdon.resources import Batch, Context, Pool, Resource, Resources
+from guerdon.resources import Batch, Context, Pool, Resource, Resources, Spec
 
 # How long it is held.
 
@@ -189,6 +192,58 @@ def test_what_is_not_healthy_is_replaced(resources: Resources) -> None:
     with Context("r2", resources=resources) as context:
         assert acquire(context, spec) is not first
     assert first.events[-1] == "stop"
+
+
+class OddSpec(Spec[Game], frozen=True, kw_only=True):
+    """Can be made at first, and then not any more, as one whose file is removed."""
+
+    wrong: str = "nothing"
+
+    def make(self) -> Game:
+        if len(MADE) == 1:
+            if self.wrong == "raises":
+                raise FileNotFoundError("model.bin")
+            return None  # type: ignore[return-value]
+        return Game(GameSpec(reset="cannot"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [("raises", "model.bin"), ("nothing", "OddSpec.make gave a NoneType, not a Resource")],
+)
+def test_what_cannot_be_made_is_told_to_who_waits(
+    resources: Resources, wrong: str, told: str
+) -> None:
+    spec = OddSpec(wrong=wrong, pool=ONE)
+    threads = threading.active_count()
+    holder, waiter = Context("holder", resources=resources), Context("w", resources=resources)
+    acquire(holder, spec)
+    request = waiter._ask(spec, "rollout", None).request
+    holder.close()
+    with pytest.raises((FileNotFoundError, ConfigError), match=told):
+        request.future.result(LONG)
+    with pytest.raises((FileNotFoundError, ConfigError), match=told):
+        acquire(waiter, spec)
+    until(lambda: states(resources, spec) == [])
+    until(lambda: threading.active_count() == threads)  # no thread for what was not made
+
+
+@dataclass(frozen=True)
+class Frozen(Resource):
+    level: int = 4
+
+
+class FrozenSpec(Spec[Frozen], frozen=True):
+    def make(self) -> Frozen:
+        return Frozen()
+
+
+def test_a_resource_may_be_frozen(resources: Resources) -> None:
+    with Context(resources=resources) as context:
+        frozen = context.acquire_resource_sync(FrozenSpec())
+        assert frozen.level == 4
+        with pytest.raises(FrozenInstanceError):
+            frozen.level = 5  # type: ignore[misc]
 
 
 def test_a_lifecycle_of_coroutines_is_refused() -> None:

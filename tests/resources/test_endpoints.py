@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,6 +18,7 @@ import pytest
 
 from guerdon.errors import ConfigError, Unavailable
 from guerdon.resources import Context, EndpointSpec, Pool, Resources, ServerSpec
+from guerdon.resources.endpoint import answers
 
 LONG = 20.0
 
@@ -124,6 +126,65 @@ def test_servers_of_one_spec_get_ports_of_their_own(context: Context) -> None:
     first = context.acquire_resource_sync(server_spec())
     with Context("second", resources=context._resources) as second:
         assert second.acquire_resource_sync(server_spec()).port != first.port
+
+
+def test_a_port_that_is_lost_to_another_program_is_not_the_end(
+    context: Context, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    STRANGER[:] = [404]
+    ports = [taken, taken, free_port()]
+    monkeypatch.setattr("guerdon.resources.server._free_port", lambda: ports.pop(0))
+    server = context.acquire_resource_sync(server_spec())
+    assert server.port != taken
+    assert server.check()
+    assert ports == []
+
+
+def test_ports_that_are_always_lost(
+    context: Context, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    STRANGER[:] = [404]
+    tried: list[int] = []
+    monkeypatch.setattr("guerdon.resources.server._free_port", lambda: tried.append(taken) or taken)
+    with pytest.raises(Unavailable, match=r"(?s)it said: .*Address already in use"):
+        context.acquire_resource_sync(server_spec())
+    assert len(tried) == 5
+
+
+def test_a_server_that_ends_for_another_reason_is_started_once(
+    context: Context, tmp_path: Path
+) -> None:
+    code = f"open({str(tmp_path / 'starts')!r}, 'a').write('x'); raise SystemExit('no model')"
+    with pytest.raises(Unavailable, match="it said: no model"):
+        context.acquire_resource_sync(server_spec(code))
+    assert (tmp_path / "starts").read_text() == "x"
+
+
+def test_a_server_that_loads_long_before_it_binds_is_awaited(
+    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded = tmp_path / "loaded"
+    loads = f"import os, time\nwhile not os.path.exists({str(loaded)!r}): time.sleep(0.01)\n"
+    asked: list[str] = []
+
+    def counted(url: str) -> bool:
+        asked.append(url)
+        if len(asked) == 5:
+            loaded.touch()
+        return answers(url)
+
+    monkeypatch.setattr("guerdon.resources.server.answers", counted)
+    assert context.acquire_resource_sync(server_spec(loads + SERVER)).check()
+    assert len(asked) > 5
+
+
+@pytest.mark.parametrize("kind", [server_spec, lambda **o: EndpointSpec(url="http://a", **o)])
+def test_a_pool_waits_for_a_long_start(kind: Any) -> None:
+    assert kind(start_seconds=900).pool.patience_seconds > 900
+    assert kind(start_seconds=9, pool=Pool(patience_seconds=700)).pool.patience_seconds == 700
+    for seconds in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="start_seconds must be above 0"):
+            kind(start_seconds=seconds)
 
 
 def test_a_server_that_dies_is_replaced(context: Context) -> None:

@@ -24,12 +24,10 @@ from guerdon.resources import (
     Batch,
     Context,
     Pool,
-    PythonSpec,
     Released,
     Resource,
     Resources,
     Spec,
-    SqliteSpec,
 )
 from guerdon.reward import reward
 from guerdon.sample import Sample
@@ -513,30 +511,6 @@ async def test_a_cancelled_coroutine_leaves_the_resource(resources: Resources) -
         assert toy.mark("a") == ["a"]
     async with Context("r2", resources=resources) as context:
         await context.acquire_resource(ToySpec(), timeout=LONG)
-
-
-@pytest.mark.parametrize("kind", ["python", "database"])
-def test_what_runs_in_a_sandbox_is_interrupted(kind: str) -> None:
-    pool = Pool(max=1)
-    spec: Any = PythonSpec(pool=pool) if kind == "python" else SqliteSpec(dump="", pool=pool)
-    endless = "with recursive c(x) as (select 1 union all select 1 from c) select count(*) from c"
-    with Resources() as resources, ThreadPoolExecutor(1) as threads:
-        with Context("r1", resources=resources) as context:
-            resource = context.acquire_resource_sync(spec)
-            if kind == "python":
-                resource.run("secret = 1")
-                call = threads.submit(resource.run, "while True: pass", 600.0)
-            else:
-                call = threads.submit(resource.query, endless, seconds=600.0)
-            until(lambda: threads._work_queue.empty())
-        with pytest.raises(Released, match="rollout 'r1'"):
-            call.result(LONG)
-        with Context("r2", resources=resources) as context:
-            fresh: Any = context.acquire_resource_sync(spec, timeout=LONG)
-            if kind == "python":
-                assert fresh.run("'secret' in globals()").value == "False"
-            else:
-                assert fresh.query("select 1").rows == ((1,),)
 
 
 class Shared(Resource):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import psutil
 import pytest
@@ -44,6 +45,34 @@ def test_each_sample_gets_a_context_of_its_own_that_is_reset() -> None:
     outcomes = score(lent_rewards.own_folder, "a", "b", "c")
     assert outcomes.values.tolist() == [1.0, 1.0, 1.0]
     assert [o.info["rollout"] for o in outcomes] == ["s-a", "s-b", "s-c"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "lent"),
+    [
+        (str | None, False),
+        (Optional[str], False),  # noqa: UP045 - as others write it
+        ("Optional[Sequence[str]]", False),
+        (list[dict[str, Any]], False),
+        ("typing.List[str]", False),
+        (Context, True),
+        ("Context | None", True),
+        ("interface.Context", True),
+        ("StringContext", True),
+        (Any, True),
+        (inspect.Parameter.empty, True),
+    ],
+)
+def test_a_column_called_context_is_told_by_its_annotation(annotation: Any, lent: bool) -> None:
+    def question(context, response: str) -> float:  # type: ignore[no-untyped-def]
+        return float(isinstance(context, Context))
+
+    question.__annotations__ = {"response": str, "context": annotation, "return": float}
+    if annotation is inspect.Parameter.empty:
+        del question.__annotations__["context"]
+    sample = Sample(response="a", metadata={} if lent else {"context": "the text"})
+    with RewardService(reward(auto_register=False)(question), policy=MASKED) as service:
+        assert service.score_sync([sample]).values.tolist() == [float(lent)]
 
 
 def test_a_batch_shares_and_the_next_batch_does_not() -> None:

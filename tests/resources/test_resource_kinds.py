@@ -27,6 +27,7 @@ from guerdon.resources import (
     ServerSpec,
     SqliteSpec,
     WorkspaceSpec,
+    folder,
 )
 from guerdon.resources.sandbox import Status
 from guerdon.resources.sandboxes import sandbox_of
@@ -431,6 +432,31 @@ def test_a_folder_is_emptied_and_removed(context: Context, tmp_path: Path) -> No
         folder.file("../x")
     context.end_resource(folder)
     until(lambda: list(tmp_path.iterdir()) == [])
+
+
+def test_folders_of_processes_that_ended_here_are_removed_and_no_others(
+    context: Context, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import os; from guerdon.resources import folder; "
+         "print(folder._self()); os._exit(0)"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    place, pid, started = done.split("-")
+    kept = [
+        f"otherboot-{pid}-{started}-x",  # of another machine, or a container
+        f"{place}-{os.getpid()}-{folder._started(os.getpid())}-x",
+        f"{place}-{pid}--x",
+        f"-{pid}-{started}-x",
+        "x",
+        "",
+    ]
+    for owner in (f"{done}-x", f"{place}-{os.getpid()}-1-x", *kept):
+        (tmp_path / f"guerdon-folder-{owner}").mkdir()
+    (tmp_path / f"other-{done}").mkdir()
+    made = context.acquire_resource_sync(FolderSpec(parent=str(tmp_path))).path
+    left = {f"guerdon-folder-{owner}" for owner in kept} | {f"other-{done}", made.name}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 # Servers.

@@ -30,7 +30,7 @@ from resources.games import (
 )
 
 from guerdon.errors import ConfigError, Unavailable
-from guerdon.resources import Context, Pool, Resources
+from guerdon.resources import Context, Pool, Resources, ServerSpec
 
 # Waiting.
 
@@ -279,6 +279,38 @@ def test_what_everybody_shares_is_replaced_when_it_breaks(
 def test_pools_that_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         Pool(**options)
+
+
+def test_pools_that_nobody_uses_are_forgotten(resources: Resources, clock: Clock) -> None:
+    specs = [GameSpec(level=n, pool=Pool(idle_seconds=100)) for n in range(3)]
+    used = Context("used", resources=resources)
+    acquire(used, specs[0])
+    for spec in specs[1:]:
+        with Context("r", resources=resources) as context:
+            acquire(context, spec)
+    until(lambda: all(states(resources, spec) == ["idle"] for spec in specs[1:]))
+    clock.now += 101
+    resources.tidy()  # what lay idle is stopped
+    until(lambda: sum(sum(s.states.values()) for s in resources.status()) == 1)
+    clock.now += 101
+    resources.tidy()
+    assert [status.states for status in resources.status()] == [{"held": 1}]
+    assert resources.held()[0].holder.name == "used"
+    used.close()
+    with Context("r", resources=resources) as context:
+        assert acquire(context, specs[1]).level == 1
+
+
+def test_a_start_that_may_take_long_does_not_hold_up_the_end(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    resources = Resources(clock)
+    loading = ServerSpec(argv=("sleep", "600", "{port}"), start_seconds=900, stop_seconds=0.1)
+    with Context("r", resources=resources) as context, pytest.raises(Unavailable, match="starting"):
+        context.acquire_resource_sync(loading, timeout=SOON)
+    resources.close(timeout=LONG)
+    assert "did not stop" not in caplog.text
+    assert resources.status()[0].states == {}
 
 
 # The end.

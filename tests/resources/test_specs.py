@@ -13,14 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from resources.games import (
-    GameSpec,
-    acquire,
-    until,
-)
+from resources.games import Game, GameSpec, acquire, until
 
 from guerdon.errors import ConfigError
-from guerdon.resources import Context, Resources
+from guerdon.resources import Context, EndpointSpec, Resources, SandboxFusionSpec, ServerSpec, Spec
 
 
 def test_agentfly_two_specs_in_one_rollout_are_two_resources(resources: Resources) -> None:
@@ -149,3 +145,42 @@ def test_a_mapping_that_is_changed_later_makes_another_spec(resources: Resources
         plain = GameSpec(options={"level": [1]})
         assert two.acquire_resource_sync(plain).spec.options == {"level": [1]}
     assert len(resources.status()) == 2
+
+
+def kind_of(level: int) -> type[GameSpec]:
+    """As the cell of a notebook that is run again: another class of the same name."""
+
+    class Made(Game):
+        def told(self) -> int:
+            return level
+
+    class MadeSpec(GameSpec, frozen=True):
+        def make(self) -> Game:
+            return Made(self)
+
+    return MadeSpec
+
+
+def test_a_class_that_is_defined_again_is_another_kind(resources: Resources) -> None:
+    first, second = kind_of(1)(), kind_of(2)()
+    assert first != second
+    with Context(resources=resources) as context:
+        found: list[Any] = [context.acquire_resource_sync(spec) for spec in (first, second)]
+        assert [game.told() for game in found] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [
+        (EndpointSpec(url="http://a", token="s3cret"), "token=..."),
+        (EndpointSpec(url="http://a"), "token=None"),
+        (SandboxFusionSpec(url="http://a", token="s3cret"), "token=..."),
+        (ServerSpec(argv=("x", "{port}"), environment={"KEY": "s3cret"}), "environment=..."),
+        (GameSpec(level=3), "level=3"),
+    ],
+)
+def test_what_is_secret_is_not_shown(spec: Spec[Any], shown: str) -> None:
+    for text in (repr(spec), str(spec), f"{[spec]}"):
+        assert "s3cret" not in text
+    assert repr(spec).startswith(f"{type(spec).__name__}(name=None, pool=Pool(")
+    assert shown in repr(spec)

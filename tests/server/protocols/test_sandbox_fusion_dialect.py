@@ -179,10 +179,13 @@ def test_without_a_limit_of_its_own_a_program_has_the_most_that_may_be_used(
         ("/get_prompt_by_id", "no data sets"),
         ("/get_metrics", "no data sets"),
         ("/get_metrics_function", "no data sets"),
+        ("/list_ids", "no data sets"),
+        ("/list_datasets", "no data sets"),
     ],
 )
 def test_other_paths_say_what_to_use_instead(run_code: Any, path: str, told: str) -> None:
-    answer = run_code.server.post(b"{}", path=path)
+    server = run_code.server
+    answer = server.get(path) if path == "/list_datasets" else server.post(b"{}", path=path)
     assert answer.status == 501
     detail = json.loads(answer.body)["detail"]
     assert detail.startswith(f"{path} is not offered here: ")
