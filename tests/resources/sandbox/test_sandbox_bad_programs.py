@@ -201,18 +201,118 @@ PROGRAMS: dict[str, tuple[str, set[Status]]] = {
         "import os\nos.posix_fallocate(os.open('f', os.O_CREAT | os.O_RDWR), 0, 1 << 40)",
         {Status.NONZERO, Status.OUTPUT},
     ),
-    "memory that processes share": (
+    "memory that stays when it is unmapped": (
+        "import mmap\nmmap.mmap(-1, 1 << 20)",
+        {Status.NONZERO},
+    ),
+    "memory that stays when it is unmapped, by a device": (
+        "import mmap\nmmap.mmap(open('/dev/zero', 'r+b').fileno(), 1 << 20)",
+        {Status.NONZERO},
+    ),
+    "memory bomb whose first threads have ended": (
         """
-        import mmap, os, time
-        x = mmap.mmap(-1, 180 << 20)
-        y = mmap.mmap(-1, 1 << 20)
-        if os.fork() == 0:
-            x.close()
-            x = mmap.mmap(-1, 150 << 20)
-        x.write(b"x" * len(x))
+        import ctypes, os, threading, time
+        EXIT = 60 if os.uname().machine == "x86_64" else 93
+        def fill():
+            time.sleep(0.2)
+            x = bytearray(os.urandom(1)) * (60 << 20)
+            time.sleep(1000)
+        for _ in range(6):
+            if os.fork() == 0:
+                threading.Thread(target=fill).start()
+                ctypes.CDLL(None).syscall(EXIT, 0)
         time.sleep(1000)
         """,
         {Status.MEMORY},
+    ),
+    "memory bomb with a name like a field of the kernel's": (
+        """
+        import ctypes, os, time
+        ctypes.CDLL(None).prctl(15, b"\\x0bVmPTE: -999999", 0, 0, 0)
+        for _ in range(6):
+            if os.fork() == 0:
+                x = bytearray(os.urandom(1)) * (60 << 20)
+                time.sleep(1000)
+        time.sleep(1000)
+        """,
+        {Status.MEMORY},
+    ),
+    "files whose holder's first thread has ended": (
+        """
+        import ctypes, os, threading, time
+        EXIT = 60 if os.uname().machine == "x86_64" else 93
+        def hold():
+            time.sleep(0.2)
+            try:
+                for _ in range(20):
+                    held = os.open("f", os.O_CREAT | os.O_RDWR)
+                    os.unlink("f")
+                    os.write(held, b"x" * (1 << 20))
+            except OSError:
+                os._exit(1)
+            time.sleep(1000)
+        threading.Thread(target=hold).start()
+        ctypes.CDLL(None).syscall(EXIT, 0)
+        """,
+        {Status.NONZERO, Status.OUTPUT},
+    ),
+    "files under way in a socket": (
+        """
+        import os, socket, time
+        kept = []
+        for _ in range(20):
+            kept.append(socket.socketpair())
+            held = os.open("f", os.O_CREAT | os.O_RDWR)
+            os.unlink("f")
+            os.write(held, b"x" * (1 << 20))
+            socket.send_fds(kept[-1][0], [b"x"], [held])
+            os.close(held)
+        time.sleep(1000)
+        """,
+        {Status.NONZERO, Status.OUTPUT},
+    ),
+    "a huge file that is allocated beyond its end": (
+        """
+        import ctypes, os, platform
+        number = 285 if platform.machine() == "x86_64" else 47
+        file = os.open("f", os.O_CREAT | os.O_RDWR)
+        length = ctypes.c_long(1 << 40)
+        done = ctypes.CDLL(None).syscall(number, file, 1, ctypes.c_long(0), length)
+        raise SystemExit(-done)
+        """,
+        {Status.NONZERO, Status.OUTPUT},
+    ),
+    "folders that are made faster than they are counted": (
+        """
+        import os
+        for _ in range(4):
+            if os.fork() == 0:
+                break
+        i = 0
+        while True:
+            i += 1
+            try:
+                os.mkdir(f"{os.getpid()}-{i}")
+            except OSError:
+                pass
+        """,
+        {Status.OUTPUT},
+    ),
+    "more mappings than can be looked at": (
+        """
+        import ctypes, os, time
+        libc = ctypes.CDLL(None)
+        libc.mmap.restype = ctypes.c_void_p
+        word = ctypes.c_size_t
+        start = libc.mmap(None, word(100 << 20), 0, 0x22, -1, ctypes.c_long(0))
+        for page in range(0, 100 << 20, 8192):
+            libc.mprotect(ctypes.c_void_p(start + page), word(4096), 1)
+        for _ in range(15):
+            if os.fork() == 0:
+                break
+        time.sleep(1000)
+        """,
+        {Status.TIMEOUT, Status.OUTPUT},
     ),
     "files in shared memory": (
         """

@@ -6,6 +6,8 @@ import contextlib
 import os
 import platform
 import random
+import select
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,8 +15,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
-from guerdon.resources.sandbox import Command, Limits, Sandbox, Status, running, tree
+from guerdon.resources.sandbox import Command, Limits, Sandbox, Status, running, spawning, tree
+from guerdon.resources.sandbox.engine import Plan
 from guerdon.resources.sandbox.seccomp import NUMBERS
 from guerdon.resources.sandbox.tree import Threads
 from guerdon.resources.sandbox.waiting import Waiting
@@ -78,6 +82,75 @@ ALONE: dict[str, str] = {
         """,
 }
 """Each wants one processor: on a machine that is too busy nobody can tell whose fault it is."""
+
+
+def test_memory_that_processes_share_counts_once(sandbox: Sandbox) -> None:
+    source = """
+    import os, time
+    x = bytearray(os.urandom(1)) * (60 << 20)
+    for _ in range(6):
+        if os.fork() == 0:
+            time.sleep(0.5)
+            os._exit(0)
+    for _ in range(6):
+        os.wait()
+    """
+    result = sandbox.run(python(sandbox, source), replace(LIMITS, wall_seconds=60))
+    assert result.status is Status.OK, result
+
+
+def test_a_program_cannot_leave_its_pipes_open(sandbox: Sandbox) -> None:
+    """In a ring of sockets, which the kernel frees when some other socket is closed."""
+    source = """
+    import os, socket, time
+    first, second = socket.socketpair()
+    socket.send_fds(second, [b"x"], [first.fileno(), 1, 2])
+    second.close()
+    time.sleep(0.2)
+    os._exit(0)
+    """
+    result = sandbox.run(python(sandbox, source), replace(LIMITS, wall_seconds=60))
+    if sandbox.engine.name == "landlock":
+        assert "Permission denied" in result.detail, result
+    else:
+        assert result.status is Status.OK, result
+
+
+def test_a_ring_of_sockets_is_freed() -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as pipe:
+        first, second = socket.socketpair()
+        socket.send_fds(second, [b"x"], [first.fileno(), write])
+        second.close()
+        os.close(write)
+        first.close()
+        while not select.select([pipe], [], [], 0.01)[0]:
+            running.free_sockets()
+        assert pipe.read() == b""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_sockets_are_freed_while_a_pipe_is_open(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """Where the engine has ended, or was killed, and the program's output has not."""
+    held: list[int] = []
+    popen = spawning._popen  # pyright: ignore[reportPrivateUsage]
+
+    def holding(plan: Plan, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+        held.append(os.dup(stdout))
+        return popen(plan, stdin, stdout, stderr)
+
+    monkeypatch.setattr(spawning, "_popen", holding)
+    monkeypatch.setattr(running, "free_sockets", lambda: held and os.close(held.pop()))
+    argv = ("sleep", "1000") if killed else ("echo", "done")
+    with sandbox.start(Command(argv=argv), Limits(wall_seconds=60)) as started:
+        if killed:
+            started.kill(Status.MEMORY, "enough")
+        result = started.finish()
+    assert result.status is (Status.MEMORY if killed else Status.OK), result
+    assert not held
+
 
 LOWERING: dict[str, str] = {
     "nice": "os.nice(19)",

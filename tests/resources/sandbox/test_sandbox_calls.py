@@ -23,18 +23,18 @@ ptrace process_vm_readv process_vm_writev mount umount2 pivot_root chroot unshar
 move_mount fsopen fsconfig fsmount fspick mount_setattr bpf perf_event_open init_module finit_module
 delete_module kexec_load kexec_file_load reboot swapon swapoff acct settimeofday clock_settime
 sethostname setdomainname open_by_handle_at add_key request_key keyctl userfaultfd kcmp pidfd_getfd
-syslog quotactl lookup_dcookie vhangup fanotify_init modify_ldt ioperm iopl
+syslog quotactl quotactl_fd lookup_dcookie vhangup fanotify_init modify_ldt ioperm iopl
 """)
 
 REFUSED = words("""
 shmget shmat shmdt shmctl memfd_create memfd_secret msgget msgsnd msgrcv msgctl semget semop
 semtimedop semctl mq_open name_to_handle_at adjtimex clock_adjtime personality migrate_pages
 move_pages mbind set_mempolicy setpriority ioprio_set inotify_init inotify_init1 process_madvise
-sched_setaffinity sched_setscheduler sched_setparam sched_setattr
+sched_setaffinity sched_setscheduler sched_setparam sched_setattr vmsplice
 """)
 
 ABSENT = words("""
-clone3 io_uring_setup io_uring_enter io_uring_register statmount listmount
+clone3 io_uring_setup io_uring_enter io_uring_register statmount listmount io_setup
 """)
 
 REFUSED_WITHOUT_NAMESPACES = words("""
@@ -44,11 +44,20 @@ setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr
 
 DENIED_WITHOUT_NAMESPACES = words("""
 kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal connect bind
+sendmsg sendmmsg
 """)
 
-EPERM, EACCES, ENOSYS = 1, 13, 38
+EPERM, EACCES, ENOTTY, ENOSYS, EOPNOTSUPP = 1, 13, 25, 38, 95
 NEW_CALLS = (463, 466, 467, 469, 470, 1000)
 """setxattrat, removexattrat, open_tree_attr, file_setattr, and those that nobody knows yet."""
+
+ERRORS = {
+    EPERM: "EPERM",
+    EACCES: "EACCES",
+    ENOTTY: "ENOTTY",
+    ENOSYS: "ENOSYS",
+    EOPNOTSUPP: "EOPNOTSUPP",
+}
 
 Call = tuple[int, tuple[int, ...], str]
 
@@ -67,12 +76,23 @@ WITH_ARGUMENTS: list[tuple[str, tuple[int, ...], str, str]] = [
     ("fcntl", (1, 8, 1), "EPERM", "EPERM"),
     ("fcntl", (1, 10, 9), "EPERM", "EPERM"),
     ("fcntl", (1, 15, 0), "EPERM", "EPERM"),
+    ("fcntl", (1, 1026, 1), "EPERM", "EPERM"),
     ("fcntl", (1, 1031, 1 << 20), "EPERM", "EPERM"),
     ("fcntl", (1, 3), "allowed", "allowed"),
-    ("ioctl", (1, 0x8901, 0), "EPERM", "EPERM"),
-    ("ioctl", (1, 0x8902, 0), "EPERM", "EPERM"),
-    ("ioctl", (1, 0x5412, 0), "EPERM", "EPERM"),
-    ("ioctl", (1, 0x541C, 0), "EPERM", "EPERM"),
+    ("ioctl", (1, 0x8901, 0), "EPERM", "ENOTTY"),
+    ("ioctl", (1, 0x8902, 0), "EPERM", "ENOTTY"),
+    ("ioctl", (1, 0x5412, 0), "EPERM", "ENOTTY"),
+    ("ioctl", (1, 0x541C, 0), "EPERM", "ENOTTY"),
+    ("ioctl", (1, 0x5451, 0), "allowed", "allowed"),  # FIOCLEX
+    ("ioctl", (1, 0x40086602, 0), "tried", "ENOTTY"),  # FS_IOC_SETFLAGS
+    ("ioctl", (1, 0x40806685, 0), "tried", "ENOTTY"),  # FS_IOC_ENABLE_VERITY
+    ("ioctl", (1, 0x5000940E, 0), "tried", "ENOTTY"),  # BTRFS_IOC_SUBVOL_CREATE
+    ("fallocate", (1, 0, 0, 1), "tried", "EOPNOTSUPP"),
+    ("fallocate", (1, 1, 0, 1), "tried", "EOPNOTSUPP"),
+    ("mmap", (0, 4096, 3, 0x21, -1, 0), "EPERM", "EPERM"),
+    ("mmap", (0, 4096, 3, 0x4021, -1, 0), "EPERM", "EPERM"),
+    ("mmap", (0, 4096, 3, 0x22, -1, 0), "allowed", "allowed"),
+    ("mmap", (0, 4096, 3, 0x01, 0, 0), "tried", "tried"),
     ("socket", (1, 1, 0), "allowed", "EACCES"),
     ("socket", (2, 1, 0), "EACCES", "EACCES"),
     ("socket", (10, 1, 0), "EACCES", "EACCES"),
@@ -145,7 +165,7 @@ def test_calls(sandbox: Sandbox) -> None:
     given = json.dumps([call[:2] for call in wanted]).encode()
     result = sandbox.run(Command(argv=(*sandbox.interpreter.argv, "-c", TRY), stdin=given))
     assert result.status is Status.OK, result
-    names = {"killed": "killed", EPERM: "EPERM", EACCES: "EACCES", ENOSYS: "ENOSYS", 0: "allowed"}
+    names: dict[object, str] = {"killed": "killed", 0: "allowed", **ERRORS}
     fates = [names.get(fate, str(fate)) for fate in json.loads(result.text)]
     assert list(zip(wanted, fates, strict=True)) == [(call, call[2]) for call in wanted]
 
@@ -154,9 +174,7 @@ VERDICTS = {
     0x80000000: "killed",
     0x7FFF0000: "tried",
     0x00050000: "ignored",
-    0x00050000 | EPERM: "EPERM",
-    0x00050000 | EACCES: "EACCES",
-    0x00050000 | ENOSYS: "ENOSYS",
+    **{0x00050000 | number: name for number, name in ERRORS.items()},
 }
 
 

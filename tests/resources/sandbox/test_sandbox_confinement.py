@@ -10,8 +10,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -312,14 +312,19 @@ def marked(argument: str) -> list[int]:
     return found
 
 
-def gone(argument: str) -> bool:
-    """Whether no process with an argument is left; what was killed may take a moment to end."""
+def becomes(condition: Callable[[], bool]) -> bool:
+    """Look until something is so; what was killed may take a moment to end."""
     give_up = time.monotonic() + 20
-    while marked(argument):
+    while not condition():
         if time.monotonic() > give_up:
             return False
         time.sleep(0.01)
     return True
+
+
+def gone(argument: str) -> bool:
+    """Whether no process with an argument is left."""
+    return becomes(lambda: not marked(argument))
 
 
 def test_daemons_end_with_their_program(sandbox: Sandbox) -> None:
@@ -358,6 +363,43 @@ def test_a_chain_of_daemons_ends(sandbox: Sandbox) -> None:
     for _ in range(10):
         assert sandbox.run(python(sandbox, source)).status is Status.OK
     assert gone(argument)
+
+
+def test_a_daemon_without_its_first_thread_ends(sandbox: Sandbox) -> None:
+    """The kernel shows such a process as one that has ended."""
+    name = f"guerdon-{os.getpid() % 10**6}"
+    source = f"""
+    import ctypes, os, threading, time
+    libc = ctypes.CDLL(None)
+    EXIT = 60 if os.uname().machine == "x86_64" else 93
+    def run_on():
+        libc.prctl(15, b"{name}", 0, 0, 0)
+        os.write(9, b"x")
+        os.closerange(0, 100)
+        time.sleep(1000)
+    begun, told = os.pipe()
+    os.dup2(told, 9)
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            threading.Thread(target=run_on).start()
+            libc.syscall(EXIT, 0)
+        os._exit(0)
+    os.read(begun, 1)
+    """
+    assert sandbox.run(python(sandbox, source)).status is Status.OK
+    assert becomes(lambda: not threads_named(name))
+
+
+def threads_named(name: str) -> list[str]:
+    """Threads of the host that live and have a name."""
+    found: list[str] = []
+    for task in Path("/proc").glob("[0-9]*/task/[0-9]*"):
+        with suppress(OSError):
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            if (task / "comm").read_text().strip() == name and state not in "ZX":
+                found.append(str(task))
+    return found
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,8 @@ def test_reports_without_an_exit_code(reports: bytes) -> None:
 
 def test_a_tree_that_is_gone() -> None:
     assert tree.descendants(2**22 + 1) == []
-    assert tree.memory_bytes(2**22 + 1) == 0
+    assert tree.memory_bytes(2**22 + 1, 0) == 0
+    assert tree.deleted_bytes(2**22 + 1, "/") == 0
     assert tree.threads(2**22 + 1) == (1, {})
 
 

@@ -154,6 +154,10 @@ def _private(limits: Limits) -> list[str]:
     return [
         "--dev",
         "/dev",
+        # It gives zeros without end, too, but cannot be mapped: see `seccomp.build_filter`.
+        "--dev-bind",
+        "/dev/full",
+        "/dev/zero",
         "--size",
         str(SHARED_MEMORY_BYTES),
         "--tmpfs",
@@ -186,10 +190,17 @@ def _entries_of(root: str) -> int:
     for folder in (FOLDER, "/dev/shm"):
         # One that has just started still sees the host's folders.
         with contextlib.suppress(OSError):
-            if os.stat(root + folder).st_dev != os.stat(folder).st_dev:
+            if os.stat(root + folder).st_dev != _device(folder):
                 found = os.statvfs(root + folder)
                 total += (found.f_files - found.f_ffree) * ENTRY_BYTES
     return total
+
+
+def _device(folder: str) -> int | None:
+    """Of a folder of the host, which need not be there."""
+    with contextlib.suppress(OSError):
+        return os.stat(folder).st_dev
+    return None
 
 
 def _nothing() -> None:

@@ -28,7 +28,9 @@ from guerdon.resources.sandbox.limits import CORE_BYTES, HARD_SECONDS, Limits
 from guerdon.resources.sandbox.seccomp import build_filter
 from guerdon.resources.sandbox.tree import deleted_bytes
 
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
+ZEROS = "/dev/zero"
+"""Can be read only: who may write can share memory by it that counts for nobody."""
 
 CREATE_RULESET = 444
 """landlock_create_ruleset(2), on all machines."""
@@ -104,7 +106,7 @@ class Landlock:
         return Plan(
             argv=(sys.executable, "-I", "-S", "-B", "-c", source, str(descriptor)),
             descriptors=(status, descriptor, *command.descriptors),
-            disk_bytes=lambda pid: _size(folder) + deleted_bytes(pid, folder),
+            disk_bytes=lambda pid: _held(pid, folder, limits.disk_bytes),
             release=lambda: _remove(folder),
         )
 
@@ -119,7 +121,7 @@ class Landlock:
             "limits": _limits(limits),
             "processes": limits.processes,
             "confine": self._confine,
-            "readable": ["/usr", *roots, *ETC, *command.readable],
+            "readable": ["/usr", *roots, *ETC, ZEROS, *command.readable],
             "devices": list(DEVICES),
             "filter": build_filter(own_namespaces=False).hex() if self._confine else "",
         }
@@ -145,14 +147,24 @@ def _write_files(folder: str, command: Command) -> None:
         path.chmod(0o755)
 
 
-def _size(folder: str) -> int:
+def _held(pid: int, folder: str, enough: int) -> int:
+    """Bytes and entries below a folder, with what has lost its name, counted until it is enough."""
+    size = _size(folder, enough)
+    if size > enough:
+        return size
+    deleted = deleted_bytes(pid, folder)
+    return UNMEASURED if deleted is None else size + deleted
+
+
+def _size(folder: str, enough: int) -> int:
     """Bytes and entries below a folder; `UNMEASURED` where it cannot be looked into.
 
-    A program could hide files in a folder whose path is too long, or which only it may list.
+    A program could hide files in a folder whose path is too long, or which only it may list. It
+    could also make folders faster than they are counted.
     """
     total = 0
     open_folders = [folder]
-    while open_folders:
+    while open_folders and total <= enough:
         try:
             with os.scandir(open_folders.pop()) as entries:
                 for entry in entries:

@@ -11,6 +11,7 @@ import os
 import random
 import select
 import signal
+import socket
 import subprocess
 import time
 from typing import cast
@@ -283,7 +284,9 @@ class Running:
     def _look(self, now: float) -> None:
         """End a tree that uses more than its limits, where the kernel looks at single processes."""
         self._waiting.look(now)
-        used = tree.memory_bytes(self._process.pid)
+        if self._pipes.status not in self._open:
+            free_sockets()
+        used = tree.memory_bytes(self._process.pid, self._limits.memory_bytes)
         if used > self._limits.memory_bytes:
             self.kill(Status.MEMORY, f"its processes used {used >> 20} MiB of memory")
             return
@@ -320,6 +323,7 @@ class Running:
         """After a kill: read what the pipes still hold, until every writer is gone."""
         give_up = time.monotonic() + END_SECONDS
         while self._open and time.monotonic() < give_up:
+            free_sockets()
             for descriptor, _ in self._poll.poll(100):
                 self._take(descriptor)
 
@@ -342,6 +346,17 @@ class Running:
             return Status.SANDBOX_FAILED, None, f"{self._engine.name}: {why}"
         status, detail = _ended(code, stderr[-LAST_WORDS:])
         return status, code, detail
+
+
+def free_sockets() -> None:
+    """Let the kernel free sockets that nobody has and that only hold each other.
+
+    A program can leave its pipes in a ring of them, and they would stay open when it is gone: the
+    kernel looks for such rings when any socket of this family is closed.
+    """
+    with contextlib.suppress(OSError):
+        for end in socket.socketpair():
+            end.close()
 
 
 def exit_code(reports: bytes) -> int | None:

@@ -26,9 +26,13 @@ ERRNO = 0x00050000
 ALLOW = 0x7FFF0000
 NUMBER_OFFSET, ARCH_OFFSET, ARGUMENTS_OFFSET = 0, 4, 16
 
-EPERM, ENOSYS, EACCES, SUCCESS = 1, 38, 13, 0
+EPERM, ENOSYS, EACCES, ENOTTY, EOPNOTSUPP, SUCCESS = 1, 38, 13, 25, 95, 0
 AF_UNIX = 1
 SOCK_TYPE, SOCK_STREAM, SOCK_SEQPACKET = 0xF, 1, 5
+MAP_TYPE, MAP_SHARED, MAP_ANONYMOUS = 0xF, 0x01, 0x20
+IOCTLS = (0x5401, 0x802C542A, 0x5411, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TCGETS2, TIOCOUTQ, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: libraries ask these
+of any file. Others change flags, volumes and encryption of files that can only be read, too."""
 NEW_NAMESPACES = 0x7E020080
 """All CLONE_NEW* flags of linux/sched.h."""
 X32 = 0x40000000
@@ -46,13 +50,13 @@ ATTACKS = (
     "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff", "acct", "settimeofday",
     "clock_settime", "sethostname", "setdomainname", "open_by_handle_at", "add_key",
     "request_key", "keyctl", "userfaultfd", "kcmp", "pidfd_getfd", "syslog", "quotactl",
-    "lookup_dcookie", "vhangup", "fanotify_init", "modify_ldt", "ioperm", "iopl",
+    "quotactl_fd", "lookup_dcookie", "vhangup", "fanotify_init", "modify_ldt", "ioperm", "iopl",
 )  # fmt: skip
 """Nothing that a program is asked to write makes these; they end it."""
 
 UNCOUNTED = (
     "shmget", "shmat", "shmdt", "shmctl", "memfd_create", "memfd_secret", "msgget", "msgsnd",
-    "msgrcv", "msgctl", "semget", "semop", "semtimedop", "semctl", "mq_open",
+    "msgrcv", "msgctl", "semget", "semop", "semtimedop", "semctl", "mq_open", "vmsplice",
 )  # fmt: skip
 """They give memory that the limits of a process do not count, or reach what others have of it."""
 
@@ -69,7 +73,7 @@ IGNORED = ("sched_yield",)
 
 REFUSED_OPTIONS = (
     ("prctl", 0, (1, 36, 62)),
-    ("fcntl", 1, (8, 10, 15, 1031)),
+    ("fcntl", 1, (8, 10, 15, 1026, 1031)),
     ("ioctl", 1, (0x8901, 0x8902, 0x5412, 0x541C)),
 )
 """Calls, the place of an argument, and what it may not be.
@@ -77,17 +81,21 @@ REFUSED_OPTIONS = (
 - PR_SET_PDEATHSIG, by which a program ends with its sandbox; PR_SET_CHILD_SUBREAPER, by which
   orphans come to it; PR_SCHED_CORE, which makes it wait for a processor.
 - F_SETOWN, F_SETSIG and F_SETOWN_EX, and FIOSETOWN and SIOCSPGRP: they let a file send signals.
+- F_NOTIFY: it tells when somebody looks into a folder.
 - F_SETPIPE_SZ: it gives a pipe more memory, which no limit of a process counts.
 - TIOCSTI and TIOCLINUX: they type into a terminal.
 """
 
 ABSENT = (
     "clone3", "io_uring_setup", "io_uring_enter", "io_uring_register", "statmount", "listmount",
+    "io_setup",
 )  # fmt: skip
-"""Libraries do without them; a filter cannot see into their arguments."""
+"""Libraries do without them; a filter cannot see into their arguments. `io_setup` takes from one
+number for the whole machine (fs.aio-max-nr)."""
 
 SIGNALS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
-SOCKETS = ("socket", "connect", "bind")
+SOCKETS = ("socket", "connect", "bind", "sendmsg", "sendmmsg")
+"""A message can carry open files, which are on nobody's list while it is under way."""
 PAIRS = ((AND, SOCK_TYPE), (JUMP_EQUAL, SOCK_STREAM), (JUMP_EQUAL, SOCK_SEQPACKET))
 """A socket of datagrams could send to any address, although it was made as one of a pair."""
 
@@ -137,6 +145,8 @@ NUMBERS: Mapping[str, tuple[int, int]] = {
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
     "lremovexattr": (198, 15), "fremovexattr": (199, 16), "clone": (56, 220),
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "socketpair": (53, 199),
+    "quotactl_fd": (443, 443), "vmsplice": (278, 75), "io_setup": (206, 0), "mmap": (9, 222),
+    "fallocate": (285, 47), "sendmsg": (46, 211), "sendmmsg": (307, 269),
     "modify_ldt": (154, -1), "ioperm": (173, -1), "iopl": (172, -1), "sched_yield": (24, 124),
     "prctl": (157, 167), "fcntl": (72, 25), "ioctl": (16, 29),
     "statmount": (457, 457), "listmount": (458, 458),
@@ -226,6 +236,12 @@ def build_filter(*, own_namespaces: bool, machine: str | None = None) -> bytes:
     program.returns(IGNORED, column, ERRNO | SUCCESS)
     namespaces = [(JUMP_ANY_BIT, NEW_NAMESPACES)]
     program.argument("clone", column, 0, namespaces, passes=KILL_PROCESS)
+    # What is shared without a file stays when it is unmapped, and then counts for nobody.
+    shared = [(AND, MAP_TYPE | MAP_ANONYMOUS), (JUMP_EQUAL, MAP_SHARED | MAP_ANONYMOUS)]
+    program.argument("mmap", column, 3, shared, passes=ERRNO | EPERM)
+    if not own_namespaces:
+        harmless = [(JUMP_EQUAL, request) for request in IOCTLS]
+        program.argument("ioctl", column, 1, harmless, passes=ALLOW, fails=ERRNO | ENOTTY)
     for name, place, operands in REFUSED_OPTIONS:
         tests = [(JUMP_EQUAL, operand) for operand in operands]
         program.argument(name, column, place, tests, passes=ERRNO | EPERM)
@@ -236,6 +252,8 @@ def build_filter(*, own_namespaces: bool, machine: str | None = None) -> bytes:
         program.returns((*SOCKETS, *SIGNALS), column, ERRNO | EACCES)
         program.returns(METADATA, column, ERRNO | EPERM)
         program.argument("socketpair", column, 1, PAIRS, passes=ALLOW, fails=ERRNO | EACCES)
+        # Gigabytes of a disk at once; writing takes time, in which they are seen.
+        program.returns(("fallocate",), column, ERRNO | EOPNOTSUPP)
         for name in OTHERS:
             own = [(JUMP_EQUAL, 0)]
             program.argument(name, column, 0, own, passes=ALLOW, fails=ERRNO | EPERM)

@@ -18,10 +18,23 @@ KILL_ROUNDS = 200
 MEMORY_FIELDS = ("RssAnon:", "RssShmem:", "VmSwap:", "VmPTE:", "HugetlbPages:")
 """What counts of /proc/PID/status."""
 
+SHARES = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:", "Shared_Hugetlb:", "Private_Hugetlb:")
+"""What counts of /proc/PID/smaps_rollup: what processes share is divided among them."""
+
+MOST_MAPPINGS = 1 << 17
+"""More mappings than this, in a whole tree, take too long to look at."""
+
 
 def _read(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
+
+
+def _fields(path: str, names: tuple[str, ...]) -> int:
+    """Bytes of some fields together; other lines hold text of the program's choice."""
+    return sum(
+        int(line.split()[1]) * 1024 for line in _read(path).split("\n") if line.startswith(names)
+    )
 
 
 def descendants(pid: int) -> list[int]:
@@ -45,37 +58,77 @@ def _children(pid: int) -> list[int]:
     return children
 
 
-def memory_bytes(pid: int) -> int:
-    """Memory that a process and its descendants have written to, and its tables of pages."""
-    return sum(map(_memory, [pid, *descendants(pid)]))
+def _tasks(pid: int) -> list[str]:
+    """The folders of the threads of a process; its first one may have ended long before it."""
+    with contextlib.suppress(OSError):
+        return [f"/proc/{pid}/task/{task}" for task in os.listdir(f"/proc/{pid}/task")]
+    return []
+
+
+def memory_bytes(pid: int, enough: int) -> int:
+    """Memory that a process and its descendants have written to, and its tables of pages.
+
+    Args:
+        pid: the root of the tree.
+        enough: above this, what processes share counts once; that takes long to find out, so below
+            it counts for each.
+    """
+    members = [pid, *descendants(pid)]
+    used = sum(map(_memory, members))
+    return used if used <= enough else sum(map(_share, members))
 
 
 def _memory(pid: int) -> int:
-    total = 0
-    with contextlib.suppress(OSError, ValueError):
-        for line in _read(f"/proc/{pid}/status").splitlines():
-            if line.startswith(MEMORY_FIELDS):
-                total += int(line.split()[1]) * 1024
-    return total
+    return _of_one_task(pid, "status", MEMORY_FIELDS)
 
 
-def deleted_bytes(pid: int, folder: str) -> int:
-    """Bytes of files of a folder that have no name any more, but that descendants still hold."""
+def _share(pid: int) -> int:
+    """As `_memory`, but its share of what several have; where the kernel tells it."""
+    share = _of_one_task(pid, "smaps_rollup", SHARES)
+    return share + _of_one_task(pid, "status", ("VmPTE:",)) if share else _memory(pid)
+
+
+def _of_one_task(pid: int, file: str, names: tuple[str, ...]) -> int:
+    """Some fields of a thread that lives: all have the same memory."""
+    for task in _tasks(pid):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if found := _fields(f"{task}/{file}", names):
+                return found
+    return 0
+
+
+def deleted_bytes(pid: int, folder: str) -> int | None:
+    """Bytes of files of a folder that have no name any more, but that descendants still hold.
+
+    Args:
+        pid: the root of the tree.
+        folder: its absolute path.
+
+    Returns:
+        None where there are more mappings than can be looked at.
+    """
     device = os.stat(folder).st_dev
     sizes: dict[int, int] = {}
+    mappings = 0
     for member in descendants(pid):
-        with contextlib.suppress(OSError):
-            for name in os.listdir(f"/proc/{member}/fd"):
-                with contextlib.suppress(OSError):
-                    found = os.stat(f"/proc/{member}/fd/{name}")
-                    if found.st_dev == device and found.st_nlink == 0:
-                        sizes[found.st_ino] = found.st_blocks * 512
-        with contextlib.suppress(OSError):
-            for line in _read(f"/proc/{member}/maps").splitlines():
-                if line.endswith(" (deleted)") and f" {folder}/" in line:
-                    place, _, _, _, inode, *_ = line.split(maxsplit=5)
-                    first, last = (int(end, 16) for end in place.split("-"))
-                    sizes[int(inode)] = max(sizes.get(int(inode), 0), last - first)
+        lines: list[str] = []
+        for task in _tasks(member):  # each may have open files of its own
+            with contextlib.suppress(OSError):
+                for name in os.listdir(f"{task}/fd"):
+                    with contextlib.suppress(OSError):
+                        found = os.stat(f"{task}/fd/{name}")
+                        if found.st_dev == device and found.st_nlink == 0:
+                            sizes[found.st_ino] = found.st_blocks * 512
+            with contextlib.suppress(OSError):
+                lines = lines or _read(f"{task}/maps").split("\n")
+        mappings += len(lines)
+        if mappings > MOST_MAPPINGS:
+            return None
+        for line in lines:
+            if line.endswith(" (deleted)") and f" {folder}/" in line:
+                place, _, _, _, inode, *_ = line.split(maxsplit=5)
+                first, last = (int(end, 16) for end in place.split("-"))
+                sizes[int(inode)] = max(sizes.get(int(inode), 0), last - first)
     return sum(sizes.values())
 
 
@@ -152,6 +205,9 @@ def kill_descendants(pid: int) -> None:
 
 
 def _lives(pid: int) -> bool:
-    with contextlib.suppress(OSError, IndexError):
-        return _state(f"/proc/{pid}") != "Z"
+    """Whether a thread of it does: the first may end, and leave the others running."""
+    for task in _tasks(pid):
+        with contextlib.suppress(OSError, IndexError):
+            if _state(task) not in "ZX":
+                return True
     return False
