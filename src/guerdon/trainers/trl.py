@@ -37,7 +37,7 @@ from guerdon.trainers.shards import ShardScorer
 from guerdon.trainers.trl_rows import (
     COLUMN_FIELDS,
     Rows,
-    check_prompts,
+    check_size,
     groups_of_size,
     repeated,
     shared_prompts,
@@ -218,7 +218,8 @@ class RewardFunction:
         )
 
     def _groups(self, same: Sequence[bool], trainer: Trainer) -> list[str]:
-        """Groups of the trainer's own size, else of the user's, else rows of one prompt.
+        """Groups of the trainer's own size where the batch has whole ones, else of the user's, else
+        rows of one prompt.
 
         Raises:
             ConfigError: the user's size does not fit, or is not the trainer's while it trains.
@@ -230,13 +231,14 @@ class RewardFunction:
                 f"is {known}"
             )
         rank = 0 if self._ranks is None else self._ranks.rank
-        if known is not None:
-            return groups_of_size(len(same), known, rank, trainer.processes)
+        processes = trainer.processes
+        if known is not None and len(same) * processes % known == 0:
+            return groups_of_size(len(same), known, rank)
         if named is not None:
-            check_prompts(same, named)
-            return groups_of_size(len(same), named, rank, trainer.processes)
+            check_size(same, named, rank, processes)
+            return groups_of_size(len(same), named, rank)
         numbers = [number - 1 for number in accumulate(not repeats for repeats in same)]
-        return [str(number) if trainer.processes == 1 else f"{rank}.{number}" for number in numbers]
+        return [str(number) if processes == 1 else f"{rank}.{number}" for number in numbers]
 
     def _split(self, trainer: Trainer) -> str:
         if self._settings.split is not None or not trainer.evaluates:

@@ -119,29 +119,34 @@ def repeated(prompts: Sequence[Any]) -> list[bool]:
     ]
 
 
-def groups_of_size(rows: int, size: int, rank: int, processes: int) -> list[str]:
+def groups_of_size(rows: int, size: int, rank: int) -> list[str]:
     """A name for the group of each row: `size` rows each, as TRL's own baseline takes them.
 
     Prompts are not looked at: an environment may add something of its own to each of a group. TRL
     deals out the rows of all groups in the order of the processes, equally many to each.
+    """
+    return [str((rank * rows + row) // size) for row in range(rows)]
+
+
+def check_size(same: Sequence[bool], size: int, rank: int, processes: int) -> None:
+    """Refuse a size that a user named, where the batch says something else.
+
+    Args:
+        same: see `repeated`.
+        size: of the groups.
+        rank: of this process.
+        processes: each with as many rows.
 
     Raises:
         ConfigError: groups of that size do not fit.
     """
-    if rows * processes % size:
+    rows = len(same) * processes
+    if rows % size:
         batch = "a batch has" if processes == 1 else f"{processes} processes have"
-        raise ConfigError(f"num_generations is {size}, but {batch} {rows * processes} rows")
-    return [str((rank * rows + row) // size) for row in range(rows)]
-
-
-def check_prompts(same: Sequence[bool], size: int) -> None:
-    """Refuse a size that a user named, where prompts say something else.
-
-    Raises:
-        ConfigError: naming the row.
-    """
-    for row, repeats in enumerate(same):
-        if not repeats and row % size:
+        raise ConfigError(f"num_generations is {size}, but {batch} {rows} rows")
+    first = rank * len(same)
+    for row in range(1, len(same)):
+        if not same[row] and (first + row) % size:
             raise ConfigError(
                 f"num_generations is {size}, but row {row} of a batch has another prompt than the "
                 "row before it"
