@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from engines import working
 
 from guerdon.errors import BadInput, ConfigError, Unavailable
 from guerdon.resources import (
@@ -56,11 +57,8 @@ def context() -> Iterator[Context]:
 
 @pytest.fixture(params=["bubblewrap", "landlock"])
 def engine(request: pytest.FixtureRequest) -> Any:
-    """The name of an engine; skipped with its reason where it does not work."""
-    try:
-        _ = sandbox_of(request.param).engine
-    except Unavailable as error:
-        pytest.skip(str(error)[:300])
+    """The name of an engine; skipped with its reason where it is not installed."""
+    working(sandbox_of(request.param), request.param)
     return request.param
 
 

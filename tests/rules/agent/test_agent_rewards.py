@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import working
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guerdon.errors import BadInput, FailureKind, InvalidReward, Unavailable
+from guerdon.errors import BadInput, FailureKind, InvalidReward
 from guerdon.outcome import Failure
 from guerdon.policy import Policy
 from guerdon.resources import Context, SqliteSpec, WorkspaceSpec
@@ -33,11 +34,8 @@ MASKED = Policy(on=dict.fromkeys(("scorer", "infrastructure", "data"), "mask"))
 
 @pytest.fixture
 def sandboxed() -> None:
-    """Skips where no sandbox works."""
-    try:
-        _ = sandbox_of("auto").engine
-    except Unavailable as error:
-        pytest.skip(str(error)[:300])
+    """Skips where no sandbox is installed."""
+    working(sandbox_of("auto"), "auto")
 
 
 def said(*messages: tuple[str, str]) -> list[dict[str, Any]]:
