@@ -251,6 +251,33 @@ def test_a_program_gets_nowhere_by_what_the_tests_lend_it(engine: Any, name: str
         assert result["score"] == 0.0, tests
 
 
+YES = """
+class Yes:
+    def yes(*a): return True
+    def zero(*a): return 0
+    def same(self, *a): return self
+    __eq__ = __le__ = __ge__ = __lt__ = __gt__ = __contains__ = __and__ = __rand__ = yes
+    __sub__ = __rsub__ = __xor__ = __rxor__ = __abs__ = __hash__ = __pow__ = zero
+    __mul__ = __rmul__ = __truediv__ = same
+    def __bool__(self): return False
+def f(x): return Yes()
+"""
+TRUSTED = (
+    "abs(f(3) - N) < 1", "not (f(3) - N)", "f(3) == N", "N == f(3)", "[f(3)] == [N]",
+    "f(3) <= N <= f(3)", "not f(3) ^ N", "f(3) * 1 == N", "f(3) / N == 1", "N in f(3)",
+    "abs(f(3) / N - 1) < 0.1", "{f(3)} == {N}", "f(3) & {N}", "{N} & {f(3)}", "f(3) ** N == 0",
+    "min(f(3), N) == max(f(3), N)",
+)  # fmt: skip
+
+
+@pytest.mark.usefixtures("any_sandbox")
+def test_an_object_of_a_program_is_not_asked_about_what_the_tests_expect() -> None:
+    reward = CodePython(credit="fraction", **SECONDS)
+    tests = [f"assert {test.replace('N', '748121')}" for test in TRUSTED]
+    result = reward.call_sync(response=program(YES), ground_truth=tests)
+    assert result["score"] == 0.0, result
+
+
 @pytest.mark.parametrize(
     ("value", "test"),
     [

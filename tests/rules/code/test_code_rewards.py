@@ -186,6 +186,21 @@ def test_nothing_that_a_program_returns_is_the_fault_of_the_data(test: str) -> N
         assert python(code, {"test": test})["score"] == 0.0, value
 
 
+VECTOR = """
+class f:
+    def __init__(self, x): self.x = x
+    def __add__(self, other): return f(self.x + other.x)
+    def __mul__(self, by): return f(self.x * by)
+    __rmul__ = __mul__
+    def __truediv__(self, by): return f(self.x / by)
+    def __eq__(self, other): return isinstance(other, f) and self.x == other.x
+    def __hash__(self): return hash(self.x)
+    def __lt__(self, other): return self.x < other.x
+    def __bool__(self): return self.x != 0
+    def __iter__(self): return iter([self.x])
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "test"),
     [
@@ -238,6 +253,22 @@ def test_nothing_that_a_program_returns_is_the_fault_of_the_data(test: str) -> N
         ("def f(a, *, b=2, **k): return [a, b, k]", "assert f(1, c=3) == [1, 2, {'c': 3}]"),
         ("def f(x): return 1", "from unittest.mock import Mock\nm = Mock()\nassert f(m) == 1\n"
          "m.assert_not_called()"),
+        (VECTOR, "assert f(1) + f(2) == f(3)\nassert 3 * f(1) == f(1) * 3 == f(3)\n"
+         "assert f(6) / 2 == f(3)\nassert f(1) != f(2)\nassert f(1) < f(2)\n"
+         "assert {f(1), f(1)} == {f(1)}\nassert sorted([f(3), f(1)]) == [f(1), f(3)]\n"
+         "assert not f(0)\nassert f(1)\nassert 3 in f(3)\nassert 2 not in f(3)"),
+        ("A = object()\ndef f(x): return A", "assert f(1) is A\nx = f(2)\nassert x is f(1)"),
+        ("class f:\n    def __init__(self, x): self.x = [x]\n"
+         "    def __setitem__(self, key, value): self.x.insert(key, value)\n"
+         "    def __delitem__(self, key): del self.x[key]",
+         "x = f(1)\nx[0] = 2\nassert x.x == [2, 1]\ndel x[1]\nassert x.x == [2]"),
+        ("class f:\n    def __init__(self, x): self.x = x\n"
+         "    def __bool__(self): return self.x > 1", "assert not f(1)\nassert f(2)"),
+        ("def f(node):\n    n = 0\n    while node:\n        node, n = node.rest, n + 1\n"
+         "    return n",
+         "class L:\n    def __init__(self, *rest): self.rest = rest and L(*rest[1:])\n"
+         "    def __bool__(self): return self.rest != ()\n"
+         "assert f(L(1, 2)) == 2"),
         ("def f(m): return m.get(3).value",
          "from unittest.mock import Mock\nm = Mock()\nm.get.return_value.value = 5\n"
          "assert f(m) == 5\nm.get.assert_called_once_with(3)"),

@@ -242,7 +242,7 @@ OTHERS = [number(i) for i in range(10 * FEW_KEYS)]
         b"A" + encode(("<c32", (1,), [1.0] * 9)),
         b"A" + encode(("<f8", (-1, 2), [])),
     ],
-    ids="fraction range span set view sets deques texts shape negative".split(),
+    ids=["fraction", "range", "span", "set", "view", "sets", "deques", "texts", "shape", "sign"],
 )  # fmt: skip
 def test_a_message_cannot_keep_its_reader_busy_or_fill_its_memory(data: bytes) -> None:
     """The reader of a program's answers is the process that scores."""

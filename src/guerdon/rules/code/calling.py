@@ -6,6 +6,7 @@ Arguments and values are plain values, so the tests need no process of their own
 from __future__ import annotations
 
 import contextlib
+import operator
 import select
 import socket
 import time
@@ -21,7 +22,14 @@ from guerdon.resources.sandbox.status import Status
 from guerdon.rules.code.budget import Budget
 from guerdon.rules.code.checker import same_value
 from guerdon.rules.code.frames import Clock
-from guerdon.rules.code.inside.values import MAX_BYTES, Malformed, Unsendable, decode, encode
+from guerdon.rules.code.inside.values import (
+    MAX_BYTES,
+    OWNED,
+    Malformed,
+    Unsendable,
+    decode,
+    encode,
+)
 from guerdon.rules.code.io_cases import Case, Cases
 from guerdon.rules.code.testing import END_SECONDS, SLICE_SECONDS, answering, channel
 from guerdon.rules.code.verdict import Verdict, failed
@@ -32,6 +40,16 @@ LONG = 100
 
 class Ended(Exception):
     """The program's process ended or sent what is no answer."""
+
+
+class Owned(msgspec.Struct, frozen=True, eq=False):
+    """Stands for an object that cannot leave the program's process; equal to no wanted value."""
+
+    number: int
+
+
+TRUTHS = (bool, operator.not_)
+"""What decides by nothing but the truth of a value."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -164,6 +182,8 @@ class _Calls:
 
     def _passes(self, call: Call) -> bool:
         reply = self._ask("call", self._function, call.arguments, call.keywords, False)
+        if reply[0] == "value" and isinstance(reply[1], Owned) and call.is_right in TRUTHS:
+            reply = self._ask("truth", reply[1])
         right = False
         if reply[0] == "value":
             # Values of built-in types can refuse a comparison, too: unlike types an order, and a
@@ -184,7 +204,7 @@ class _Calls:
             BadInput: the arguments are too large.
         """
         try:
-            message = encode(request)
+            message = encode(request, _number)
         except Unsendable as error:
             raise BadInput(f"the arguments of case {len(self._passed)}: {error}") from None
         self._transfer(len(message).to_bytes(4, "little") + message)
@@ -252,13 +272,15 @@ class _Calls:
 
 
 def _unknown(tag: bytes, number: Any) -> Any:
-    return OBJECT
+    return Owned(number)
+
+
+def _number(thing: Any) -> tuple[bytes, Any]:
+    if isinstance(thing, Owned):
+        return OWNED, thing.number
+    raise Unsendable(f"a {type(thing).__name__} is no plain value")
 
 
 def _text(reply: tuple[Any, ...]) -> str:
     """What an exception said."""
     return reply[3] if len(reply) > 3 and isinstance(reply[3], str) else "no text"
-
-
-OBJECT = object()
-"""Stands for an object that cannot leave the program's process; equal to no wanted value."""

@@ -10,7 +10,15 @@ import importlib
 import operator
 import sys
 
-from guerdon.rules.code.inside.peer import Gone, Peer, built_in_base, is_class_of, raised
+from guerdon.rules.code.inside.peer import (
+    Gone,
+    Peer,
+    built_in_base,
+    is_class_of,
+    operate,
+    raised,
+    scale,
+)
 from guerdon.rules.code.inside.usual import add_ends, lend
 from guerdon.rules.code.inside.values import KNOWN, OWNED, encode, job, send
 
@@ -113,7 +121,11 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "length": len,
     "item": operator.getitem,
     "set item": operator.setitem,
-    "contains": operator.contains,
+    "delete item": operator.delitem,
+    "truth": bool,
+    "hash": hash,
+    "operator": operate,
+    "scaled": scale,
     "is class of": is_class_of,
     "exception": built_in_base,
     "text": str,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import builtins
+import operator
 
 from guerdon.rules.code.inside.values import LENT, OWNED, Malformed, decode, encode, receive, send
 
@@ -16,6 +17,17 @@ if TYPE_CHECKING:  # importing `typing` would take longer than starting Python
     from typing import Any
 
 ANSWERS = ("value", "raised")
+
+OPERATORS = (
+    *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow"),
+    *("lshift", "rshift", "and_", "or_", "xor"),
+    *("lt", "le", "gt", "ge"),
+)
+"""What two objects of the program may be asked for together."""
+
+SCALED = ("mul", "truediv", "pow")
+"""What one of them may be asked for with a number. Others, such as a difference, would tell the
+program the value that the tests expect."""
 
 NEVER_RAISED = (StopIteration, StopAsyncIteration, GeneratorExit)
 """Inside `all(map(...))` such an exception would end the tests early and quietly."""
@@ -45,6 +57,7 @@ class Peer:
         self._descriptor = descriptor
         self._own = own
         self._objects: list[Any] = []
+        self._stand_ins: dict[int, Remote] = {}
         self._numbers: dict[int, int] = {}
         self._lock = _thread.RLock()
         self.exceptions: dict[str, type[Exception]] = {}
@@ -115,7 +128,16 @@ class Peer:
         """The object of a number, or a stand-in for one of the other side."""
         if tag == self._own:
             return self._objects[number]
-        return Remote(self, number)
+        # One stand-in for each object, so that `is` means what it says.
+        return self._stand_ins.setdefault(number, Remote(self, number))
+
+    def equal(self, one: Remote, other: Remote) -> bool:
+        """Whether two objects of the other side are equal: here, whether they are one."""
+        return one is other
+
+    def hash_of(self, thing: Remote) -> int:
+        """A number that is the same for equal ones."""
+        return object.__hash__(thing)
 
     def owns(self, thing: Any) -> bool:
         """Whether the other side was given this object."""
@@ -125,7 +147,7 @@ class Peer:
 class Remote:
     """Stands for a function or an object in the other process.
 
-    Two of them are equal only if they are one: what the program says about equality never counts.
+    It is never equal to a plain value: what the program says about that does not count.
     """
 
     def __init__(self, peer: Peer, number: int) -> None:
@@ -157,7 +179,7 @@ class Remote:
             raise StopIteration from None
 
     def __len__(self) -> int:
-        return _checked(Remote._ask(self, "length"), int)
+        return checked(Remote._ask(self, "length"), int)
 
     def __getitem__(self, key: Any) -> Any:
         return Remote._ask(self, "item", key)
@@ -165,8 +187,12 @@ class Remote:
     def __setitem__(self, key: Any, value: Any) -> None:
         Remote._ask(self, "set item", key, value)
 
+    def __delitem__(self, key: Any) -> None:
+        Remote._ask(self, "delete item", key)
+
     def __contains__(self, item: Any) -> bool:
-        return _checked(Remote._ask(self, "contains", item), bool)
+        # Not asked: the item may be what the tests expect.
+        return any(part is item or part == item for part in self)
 
     def __enter__(self) -> Any:
         """Enter it as a context."""
@@ -178,23 +204,22 @@ class Remote:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Remote):
             return False
-        mine, its = (object.__getattribute__(side, "_number") for side in (self, other))
-        return mine == its
+        return object.__getattribute__(self, "_peer").equal(self, other)
 
     def __hash__(self) -> int:
-        return hash(object.__getattribute__(self, "_number"))
+        return object.__getattribute__(self, "_peer").hash_of(self)
 
     def __str__(self) -> str:
-        return _checked(Remote._ask(self, "text"), str)
+        return checked(Remote._ask(self, "text"), str)
 
     def __repr__(self) -> str:
-        return _checked(Remote._ask(self, "form"), str)
+        return checked(Remote._ask(self, "form"), str)
 
     def __instancecheck__(self, thing: Any) -> bool:
-        return _checked(Remote._ask(self, "is class of", thing), bool)
+        return checked(Remote._ask(self, "is class of", thing), bool)
 
     def __bool__(self) -> bool:
-        return True
+        return checked(Remote._ask(self, "truth"), bool)
 
     def __copy__(self) -> Any:
         return self
@@ -203,12 +228,47 @@ class Remote:
         return self
 
 
+def _operator(name: str, reflected: bool) -> Any:
+    def ask(self: Remote, other: Any) -> Any:
+        if isinstance(other, Remote):
+            return self._ask("operator", name, other)  # pyright: ignore[reportPrivateUsage]
+        if name not in SCALED or type(other) not in (int, float):
+            return NotImplemented
+        found = self._ask("scaled", name, other, reflected)  # pyright: ignore[reportPrivateUsage]
+        if not isinstance(found, Remote):
+            raise TypeError(f"{name} with a number gave a {type(found).__name__}")
+        return found
+
+    return ask
+
+
+for _name in OPERATORS:
+    setattr(Remote, f"__{_name.rstrip('_')}__", _operator(_name, reflected=False))
+for _name in SCALED:
+    setattr(Remote, f"__r{_name}__", _operator(_name, reflected=True))
+
+
+def operate(thing: Any, name: str, other: Any) -> Any:
+    """The result of an operator between two objects."""
+    return getattr(operator, name)(thing, other)
+
+
+def scale(thing: Any, name: str, number: float, reflected: bool) -> Any:
+    """The result of an operator between an object and a number, or a number and an object."""
+    return getattr(operator, name)(*((number, thing) if reflected else (thing, number)))
+
+
 def is_class_of(kind: Any, thing: Any) -> bool:
     """Whether an object is an instance of a class."""
     return isinstance(thing, kind)
 
 
-def _checked(value: Any, kind: type) -> Any:
+def checked(value: Any, kind: type) -> Any:
+    """A value that the other side must have given in this type.
+
+    Raises:
+        TypeError: it is of another.
+    """
     if type(value) is not kind:
         raise TypeError(f"the program gave a {type(value).__name__}")
     return value

@@ -17,6 +17,7 @@ from guerdon.rules.code.inside.peer import (
     Peer,
     ProgramError,
     Remote,
+    checked,
     exception_class,
     is_class_of,
     raised,
@@ -87,6 +88,14 @@ class Channel(Peer):
             return thing
         self.exceptions[name] = type(name, (base,), {"__init__": _keep, "__str__": _first})
         return self.exceptions[name]
+
+    def equal(self, one: Remote, other: Remote) -> bool:
+        """What the program says of two objects of its own."""
+        return checked(self.ask("operator", one, "eq", other), bool)
+
+    def hash_of(self, thing: Remote) -> int:
+        """As the program has it."""
+        return checked(self.ask("hash", thing), int)
 
     def call(self, target: Any, args: Any, kwargs: Any) -> Any:
         """As `Peer.call`; arguments that the program changed change here, too, where asked for."""
@@ -192,7 +201,7 @@ PERMITTED: dict[str, Callable[..., Any]] = {
     "next": next,
     "length": len,
     "item": operator.getitem,
-    "contains": operator.contains,
+    "truth": bool,
     "is class of": is_class_of,
     "text": str,
     "form": repr,
