@@ -49,6 +49,12 @@ CLICKS = ("click", "double_click", "right_click")
 PLACED = (*CLICKS, "drag")
 """Kinds for which the truth's box counts; data has boxes of -100 beside others (GUI-R1)."""
 
+TEXT_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "scroll": ("direction",),
+    "hotkey": ("key", "hotkey"),
+}
+"""Arguments that hold the text of an action; of other kinds it is `content`."""
+
 _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 NO_TEXT = "no input text"
 """How AgentFly's data says that there is none."""
@@ -84,7 +90,8 @@ class Action(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """What is typed, where it scrolls, or which keys are pressed."""
-        for name in ("content", "direction", "key", "hotkey"):
+        kind = _KIND_OF.get(self.kind, self.kind)
+        for name in TEXT_ARGUMENTS.get(kind, ("content",)):
             if name in self.arguments:
                 return self.arguments[name]
         return ""
