@@ -35,6 +35,7 @@ from guerdon.outcomes import Outcomes
 from guerdon.reward import BaseReward as Reward
 from guerdon.reward import FunctionReward
 from guerdon.sample import Sample, Unusable
+from guerdon.service import Entry
 from guerdon.trainers.agentfly_trajectory import parted, turns
 from guerdon.trainers.micro_batch import Settled, settled
 from guerdon.trainers.plan import RewardLike
@@ -114,14 +115,14 @@ class ChainReward(ScalarFunction[Settings]):
         # A context belongs to one rollout: nothing is scored together with it.
         return self._row(self.checked(await self._with(sample, context)))
 
-    async def _with(self, sample: Sample, context: Any) -> Settled:
+    async def _with(self, sample: Entry, context: Any) -> Settled:
         settings = self.settings
         outcomes: Outcomes = await self.service.score(
             [sample], split=settings.split, timeout=settings.timeout, context=context
         )
         return settled(outcomes)[0]
 
-    def _sample(self, keywords: Mapping[str, Any]) -> Sample:
+    def _sample(self, keywords: Mapping[str, Any]) -> Entry:
         """The sample, or what stands for messages that are none: the policy decides about it."""
         row = {key: plain(value) for key, value in keywords.items() if key not in CHAIN}
         source = row.get("data_source")
@@ -143,7 +144,7 @@ class ChainReward(ScalarFunction[Settings]):
             )
         except GuerdonError as error:
             problem = f"{TRAJECTORY}: {error}"
-            return cast("Sample", Unusable(problem=problem, sample_id=name, group_id=group_id))
+            return Unusable(problem=problem, sample_id=name, group_id=group_id)
         if sample.response_text == final:
             return sample
         # A rollout may end with a tool's message: AgentFly calls that the final response.

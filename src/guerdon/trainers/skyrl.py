@@ -30,6 +30,7 @@ from guerdon.trainers.scalar import (
     settings_of,
     text_of,
     truth_of,
+    without_nodes,
 )
 from guerdon.trainers.versions import Versions
 
@@ -103,7 +104,7 @@ def step_reward(config: Mapping[str, Any] | None) -> StepReward:
     Raises:
         ConfigError: no reward, or an unknown setting.
     """
-    settings = cast("dict[str, Any]", _plain(config or {}))
+    settings = cast("dict[str, Any]", without_nodes(config or {}))
     if not settings.get("reward"):
         raise ConfigError(
             "the environment has no reward: +environment.skyrl_gym.guerdon.reward=gsm8k"
@@ -128,15 +129,6 @@ def close() -> None:
 
 _lock = threading.Lock()
 _rewards: dict[str, StepReward] = {}
-
-
-def _plain(node: Any) -> Any:
-    """OmegaConf nodes, which are mappings and sequences, as dicts and lists."""
-    if hasattr(node, "items"):
-        return {str(key): _plain(item) for key, item in node.items()}
-    if type(node).__name__ == "ListConfig":
-        return [_plain(item) for item in node]
-    return node
 
 
 def __getattr__(name: str) -> Any:
