@@ -205,3 +205,26 @@ async def test_a_batch_together_raises_for_nobody():
     assert [one.number for one in found] == [1.0, None]
     with pytest.raises(ScoringFailed):
         await RewardService(strict).score(samples("1", "bad"))
+
+
+async def test_a_batch_is_cancelled_when_all_its_callers_have_given_up():
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    class Waiting:
+        async def score(self, *_, **__):
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+    batches = MicroBatches(Waiting())
+    calls = [asyncio.ensure_future(batches.score(Sample(response="4"))) for _ in range(2)]
+    await began.wait()
+    calls[0].cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not ended.is_set()  # somebody still waits
+    calls[1].cancel()
+    await asyncio.wait_for(ended.wait(), 60)
+    assert [call.cancelled() for call in calls] == [True, True]

@@ -118,6 +118,7 @@ class _Line:
             task = asyncio.get_running_loop().create_task(self._score(wanted))
             self._running.add(task)
             task.add_done_callback(self._ended)
+            _cancel_without_callers(task, [future for _, future in wanted])
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -139,6 +140,22 @@ class _Line:
         for (_, future), result in zip(wanted, results, strict=True):
             if not future.done():
                 future.set_result(result)
+
+
+def _cancel_without_callers(
+    task: asyncio.Task[None], futures: list[asyncio.Future[Settled]]
+) -> None:
+    """Cancel a batch when all its callers have given up."""
+    left = len(futures)
+
+    def ended(future: asyncio.Future[Settled]) -> None:
+        nonlocal left
+        left -= future.cancelled()
+        if not left:
+            task.cancel()
+
+    for future in futures:
+        future.add_done_callback(ended)
 
 
 def settled(outcomes: Outcomes) -> list[Settled]:

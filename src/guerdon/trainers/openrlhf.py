@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
-from guerdon.errors import CircuitOpen, ConfigError, GuerdonError, InvalidSample
+from guerdon.errors import ConfigError, InvalidSample
 from guerdon.outcome import EMPTY, Failure
 from guerdon.remote.query import END_TOKENS, after_prompt, without_end
 from guerdon.sample import Sample
@@ -123,9 +123,13 @@ class RewardFunc(ScalarFunction[Settings]):
                     f"{len(queries)} queries, {len(prompts)} prompts and {len(labels)} labels"
                 )
             rows = zip(queries, prompts, labels, strict=True)
-            scored = self.score_many_sync([self._sample(*row) for row in rows])
+            samples = [self._sample(*row) for row in rows]
+            if len(samples) == 1:  # together with those of other threads
+                scored = [self.score_one_sync(samples[0])]
+            else:
+                scored = self.score_many_sync(samples)
             written = [self._written(one) for one in scored]
-        except (GuerdonError, CircuitOpen) as error:
+        except Exception as error:
             raise StopTraining(f"{type(error).__name__}: {error}") from error
         if len(written) == 1:
             return written[0]

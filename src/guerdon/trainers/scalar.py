@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from itertools import count
 from numbers import Real
-from typing import Any, ClassVar, Generic, TypeVar, cast
-from weakref import WeakSet
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -24,9 +24,10 @@ from guerdon.errors import ConfigError, nearest
 from guerdon.injection import SYNONYMS
 from guerdon.outcome import EMPTY, Failure, Outcome, Score
 from guerdon.policy import worst_end
-from guerdon.reward import BaseReward, run_coroutine
+from guerdon.reward import BaseReward
 from guerdon.service import Entry, RewardService
 from guerdon.trainers.component import component_names
+from guerdon.trainers.loop_thread import LoopThread
 from guerdon.trainers.micro_batch import MicroBatches, Settled
 from guerdon.trainers.no_score import FAILURE_SHARE, NoScore, check_single, refusal
 from guerdon.trainers.plan import RewardLike, is_configuration, plan
@@ -110,6 +111,15 @@ def without_nodes(node: Any) -> Any:
     return node
 
 
+class _Served(NamedTuple):
+    """What one function has in one process."""
+
+    service: RewardService
+    batches: MicroBatches
+    loop: LoopThread
+    """Where sync calls are scored."""
+
+
 class ScalarFunction(Generic[S]):
     """One reward behind a trainer's function: a service of its own in each process.
 
@@ -136,7 +146,7 @@ class ScalarFunction(Generic[S]):
         self._named = reward
         self.settings = settings
         self._lock = threading.Lock()
-        self._served: tuple[RewardService, MicroBatches] | None = None
+        self._served: _Served | None = None
         self._ids = count()
         given = isinstance(reward, RewardService)
         if given and (_recipe(settings) != NoScore() or settings.options or settings.backend):
@@ -165,19 +175,22 @@ class ScalarFunction(Generic[S]):
             ScoringFailed: it has no number.
             CircuitOpen: the breaker has stopped the run.
         """
-        return self.checked(await self._batches.score(sample))
+        return self.checked(await self._started().batches.score(sample))
 
     def score_one_sync(self, sample: Entry) -> Settled:
-        """As `score_one`, from sync code."""
-        return self.score_many_sync([sample])[0]
+        """As `score_one`, from sync code in any thread; threads are scored together, too."""
+        served = self._started()
+        return self.checked(served.loop.run(lambda: served.batches.score(sample)))
 
     async def score_many(self, samples: Sequence[Entry]) -> list[Settled]:
         """Score samples that are together already; raises for the first that has no number."""
-        return [self.checked(one) for one in await self._batches.score_batch(list(samples))]
+        found = await self._started().batches.score_batch(list(samples))
+        return [self.checked(one) for one in found]
 
     def score_many_sync(self, samples: Sequence[Entry]) -> list[Settled]:
         """As `score_many`, from sync code."""
-        found = run_coroutine(lambda: self._batches.score_batch(list(samples)))
+        served = self._started()
+        found = served.loop.run(lambda: served.batches.score_batch(list(samples)))
         return [self.checked(one) for one in found]
 
     def checked(self, settled: Settled) -> Settled:
@@ -211,18 +224,23 @@ class ScalarFunction(Generic[S]):
     @property
     def service(self) -> RewardService:
         """The service behind it; in each process one of its own, made when it is first needed."""
-        return self._started()[0]
+        return self._started().service
 
     def close(self) -> None:
-        """Stop the service, unless it was given."""
+        """Stop the service, unless it was given; sync calls that still wait raise."""
         with self._lock:
             served, self._served = self._served, None
-        if served is not None and not isinstance(self._named, RewardService):
-            served[0].close()
+        if served is None:
+            return
+        served.loop.stop()
+        if not isinstance(self._named, RewardService):
+            served.service.close()
 
     def forget(self) -> None:
         """Drop the service without stopping it, in a forked child that has only its shell."""
         self._lock = threading.Lock()
+        if self._served is not None:
+            _foreign.append(self._served)
         self._served = None
 
     def __reduce__(self) -> Any:
@@ -241,11 +259,7 @@ class ScalarFunction(Generic[S]):
     def __repr__(self) -> str:
         return f"<{self.trainer} reward {self.__name__}>"
 
-    @property
-    def _batches(self) -> MicroBatches:
-        return self._started()[1]
-
-    def _started(self) -> tuple[RewardService, MicroBatches]:
+    def _started(self) -> _Served:
         served = self._served
         if served is None:
             with self._lock:
@@ -254,7 +268,8 @@ class ScalarFunction(Generic[S]):
                     service = self._made()
                     settings = self.settings
                     batches = MicroBatches(service, split=settings.split, timeout=settings.timeout)
-                    served = self._served = (service, batches)
+                    served = self._served = _Served(service, batches, LoopThread())
+                    weakref.finalize(self, served.loop.stop).atexit = False
                     _started.add(self)
         return served
 
@@ -337,7 +352,10 @@ def text_of(outcome: Outcome) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
-_started: WeakSet[ScalarFunction[Any]] = WeakSet()
+_started: weakref.WeakSet[ScalarFunction[Any]] = weakref.WeakSet()
+_foreign: list[_Served] = []
+"""Those of the parent, in a forked child: kept for ever, as closing a loop here would empty the
+selector that its thread waits on."""
 
 
 def _forget_all() -> None:
