@@ -142,6 +142,12 @@ def test_options_that_cannot_be(options: Any) -> None:
         scored([B], **options)
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_one_call_is_not_counted_for_two(ordered: bool) -> None:
+    found = scored([B, B], call("f", x=1), ordered=ordered, credit="fraction")
+    assert (found["score"], found["metrics"]["right"]) == (0.5, 1.0)
+
+
 def test_a_long_text_is_read_once_however_many_are_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ from guerdon.outcome import Failure
 from guerdon.policy import Policy
 from guerdon.resources import Context, SqliteSpec, WorkspaceSpec
 from guerdon.resources.sandboxes import sandbox_of
-from guerdon.rules.agent import chess_engine
+from guerdon.rules.agent import chess_engine, running
 from guerdon.rules.agent.chess_puzzle import ChessPuzzle
 from guerdon.rules.agent.database_state import DatabaseState
 from guerdon.rules.agent.environment import EnvironmentScore
@@ -540,6 +541,25 @@ def test_a_program_that_is_too_long_to_run_is_the_candidates_fault() -> None:
     found = ProgramRuns().call_sync(response="x = 1\n" + "#" * 80_000_000)
     assert found["score"] == 0.0
     assert found["info"]["stderr"].startswith("a program of 80000006 bytes")
+
+
+@pytest.mark.usefixtures("sandboxed")
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"files": {"a": "AAAAAAAA", "b": "AAAAAAAA"}}, "files of 12 bytes"),
+        ({"run_timeout": 61}, "61 s were asked for"),
+        ({"memory_limit_MB": 5000}, "5000 MiB were asked for"),
+        ({"language": "perl"}, "'perl'"),
+    ],
+)
+def test_requests_that_ask_for_too_much(
+    asked: Any, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "MOST_FILES", 8)
+    request = {"code": "print(1)", "language": "python", **asked}
+    with pytest.raises(BadInput, match=told):
+        ProgramRuns().call_sync(response="", run_code=json.dumps(request))
 
 
 @pytest.mark.parametrize("language", ["cobol", "Python"])
