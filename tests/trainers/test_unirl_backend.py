@@ -1,5 +1,6 @@
 """UniRL: our backend, with requests of UniRL 0.1.0 and of later versions."""
 
+import asyncio
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from guerdon.errors import ConfigError, ScoringFailed, Unavailable  # noqa: E402
 from guerdon.models.base import ModelReward  # noqa: E402
 from guerdon.registry import load_file  # noqa: E402
 from guerdon.reward import reward  # noqa: E402
+from guerdon.service import RewardService as GuerdonService  # noqa: E402
 from guerdon.trainers.unirl import GuerdonBackend, RewardRequest, RewardService  # noqa: E402
 
 PARITY = Path(__file__).with_name("parity")
@@ -164,6 +166,37 @@ def test_required_children_fail_and_optional_ones_leave_a_hole():
     assert math.isnan(found.rewards[0])
 
 
+def test_a_row_that_makes_no_sample_is_one_failure():
+    request = RewardRequest(
+        generated={"text": types.Texts(["#### 4", None, "#### 4"])},
+        metadata=[{"answer": "4"}, {"answer": "4"}, "4"],
+        sample_ids=["a", "b", "c"],
+    )
+    found = GuerdonBackend("gsm8k", input_kind="text").compute_rewards(request)
+    assert found.successes == [True, False, False]
+    assert found.rewards[0] == 1.0
+    assert "bad_input (data): the reward needs 'response'" in found.errors[1]
+    assert "bad_input (data): the metadata is a str, not a mapping" in found.errors[2]
+
+
+def test_more_than_the_trainers_tensor_holds_stops_the_step():
+    request = RewardRequest(generated={"text": types.Texts(["0.5", "1e300"])})
+    unbounded = types.signed.configure(value_range=(-math.inf, math.inf))
+    with pytest.raises(ScoringFailed, match="more than the trainer's float32 holds"):
+        GuerdonBackend(unbounded, input_kind="text").compute_rewards(request)
+
+
+def test_a_shard_is_waited_for_as_long_as_was_said():
+    @reward(auto_register=False)
+    async def hangs(response: str) -> float:
+        return await asyncio.Event().wait()
+
+    backend = GuerdonBackend(hangs, input_kind="text", timeout=0.01)
+    found = backend.compute_rewards(RewardRequest(generated={"text": types.Texts(["x"])}))
+    assert found.successes == [False]
+    assert found.errors[0].startswith("hangs: timeout (")
+
+
 def test_too_many_failures_stop_the_run():
     @reward(auto_register=False)
     def broken(response: str) -> float:
@@ -265,3 +298,20 @@ def test_the_models_are_moved():
     assert model.residency.state == "host"
     assert service.is_available()
     service.dispose()
+
+
+def test_a_service_that_was_given_is_not_stopped(monkeypatch):
+    with GuerdonService(types.signed) as service:
+        monkeypatch.setattr(service, "close", lambda: pytest.fail("it is the user's"))
+        backend = GuerdonBackend(service, input_kind="text")
+        backend.dispose()
+        request = RewardRequest(generated={"text": types.Texts(["0.5"])})
+        assert backend.compute_rewards(request).rewards == [0.5]
+        with pytest.raises(ConfigError, match="its own policy"):
+            GuerdonBackend(service, neutral=0.0)
+        monkeypatch.undo()
+    closed = []
+    own = GuerdonBackend(types.signed, input_kind="text")
+    monkeypatch.setattr(own.service, "close", lambda: closed.append(own.service.reward.name))
+    own.dispose()
+    assert closed == ["signed"]

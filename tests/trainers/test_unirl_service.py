@@ -108,19 +108,19 @@ def test_a_track_that_is_not_decoded():
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"),
+    ("mode", "factor", "expected"),
     [
-        ("keep", [0.5, 0.5, 0.5, -0.5]),
-        ("zero", [0.5, 0.5, 0.0, -0.5]),  # UniRL raises the last one to 0
-        ("soft", [0.5, 0.0, -0.5, -1.5]),
+        ("keep", 1.0, [0.5, 0.5, 0.5, -0.5]),
+        ("zero", 1.0, [0.5, 0.5, 0.0, -0.5]),  # UniRL raises the last one to 0
+        ("soft", 1.0, [0.5, 0.0, -0.5, -1.5]),
+        ("soft", 2.0, [0.5, -0.5, -1.5, -2.5]),
     ],
 )
-def test_texts_that_ran_out_of_tokens(mode, expected):
-    lengths = torch.tensor([6, 8, 10, 10])
+def test_texts_that_ran_out_of_tokens(mode, factor, expected):
+    lengths = torch.tensor([2, 8, 10, 10])
     track = types.text_track(["0.5", "0.5", "0.5", "-0.5"], segment=types.Segment(lengths))
-    service = RewardService(
-        GuerdonBackend(types.signed, input_kind="text"), mode, overlong_buffer_len=4
-    )
+    backend = GuerdonBackend(types.signed, input_kind="text")
+    service = RewardService(backend, mode, overlong_buffer_len=4, overlong_penalty_factor=factor)
     scored = service.score_and_attach(req=types.Req({}, [], {"ar": types.Sampling()}), track=track)
     assert scored.rewards.tolist() == expected
     without = service.score_and_attach(req=types.Req(), track=types.text_track(["0.5"]))

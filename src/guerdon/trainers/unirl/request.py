@@ -16,7 +16,8 @@ from guerdon.media import image, pixels_of, video
 from guerdon.media.arrays import numpy_of
 from guerdon.outcome import EMPTY
 from guerdon.outcomes import Outcomes
-from guerdon.sample import Media, Message, Part, Sample
+from guerdon.sample import Media, Message, Part, Sample, Unusable
+from guerdon.service import Entry
 
 KINDS = ("image", "video", "text")
 MODALITIES: Mapping[str, str] = {
@@ -146,7 +147,7 @@ class RewardRequest:
         return "audio" in self.generated
 
 
-def samples_of(request: Any, kind: str, prompt_source: str = PROMPT_SOURCES[0]) -> list[Sample]:
+def samples_of(request: Any, kind: str, prompt_source: str = PROMPT_SOURCES[0]) -> list[Entry]:
     """The samples of a request, UniRL's or ours.
 
     Args:
@@ -276,17 +277,23 @@ def _prompt(text: str | None, sources: Sequence[Media]) -> Any:
 
 def _sample(
     kind: str, thing: Any, prompt: Any, metadata: Any, sample_id: Any, group_id: Any
-) -> Sample:
+) -> Entry:
+    """The sample, or what stands for a row that makes none: the policy decides about it."""
     known = cast("Mapping[str, Any]", metadata or EMPTY)
-    source = known.get("data_source")
-    return Sample(
-        prompt=prompt,
-        response=thing if kind == "text" else None,
-        images=(thing,) if kind == "image" else (),
-        videos=(thing,) if kind == "video" else (),
-        ground_truth=next((known[key] for key in GROUND_TRUTHS if key in known), None),
-        data_source=source if isinstance(source, str) else None,
-        metadata=known,
-        sample_id=sample_id,
-        group_id=group_id,
-    )
+    try:
+        if not isinstance(cast("object", known), Mapping):
+            raise InvalidSample(f"the metadata is a {type(known).__name__}, not a mapping")
+        source = known.get("data_source")
+        return Sample(
+            prompt=prompt,
+            response=thing if kind == "text" else None,
+            images=(thing,) if kind == "image" else (),
+            videos=(thing,) if kind == "video" else (),
+            ground_truth=next((known[key] for key in GROUND_TRUTHS if key in known), None),
+            data_source=source if isinstance(source, str) else None,
+            metadata=known,
+            sample_id=sample_id,
+            group_id=group_id,
+        )
+    except InvalidSample as error:
+        return Unusable(problem=str(error), sample_id=sample_id, group_id=group_id)
