@@ -7,17 +7,24 @@
 
 The first line works in every workflow of AReaL. Its `AsyncRewardWrapper` runs functions in a pool
 of processes, counts the queue as computing time, and turns what is not done in time into the reward
-0. So this module changes that class once: it awaits functions of Guerdon, and all others go to the
-pool as ever. The second line has a workflow of its own, which also reports failures and components.
+0. A function in that pool cannot prevent it: nobody asks the function before the 0 is given. So
+IMPORTING THIS MODULE CHANGES THAT CLASS (`await_in_wrapper`): it awaits functions of Guerdon, and
+all others go to the pool as ever. With GUERDON_AREAL_PATCH=0 nothing is changed, and functions for
+the pool are refused. The second line changes nothing: it has a workflow of its own, which also
+reports failures and components.
 A sample without a score raises, and AReaL then rejects the episode.
 Contract: AReaL 1.0.4, `areal/api/reward_api.py`, `areal/workflow/rlvr.py`, `vision_rlvr.py`.
 """
 
 from __future__ import annotations
 
+import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import Any, TypeAlias, cast
 from weakref import WeakSet
 
@@ -43,6 +50,13 @@ from guerdon.trainers.versions import Versions
 
 PARAMETERS = ("prompt", "completions", "prompt_ids", "completion_ids")
 """What AReaL gives by position in text workflows and by name in the vision workflow."""
+
+REWARD_API = "areal.api.reward_api"
+
+SWITCH = "GUERDON_AREAL_PATCH"
+"""Environment variable; 0 leaves AReaL's class as it is."""
+
+TESTED = "1.0.4"
 
 WRAPPER_SECONDS = 15.0
 """`AsyncRewardWrapper(timeout_seconds=15)`: what takes longer is submitted again, and is 0 then."""
@@ -89,7 +103,7 @@ class RewardFn(ScalarFunction[Settings]):
 
     trainer = "AReaL"
     versions = Versions(
-        "areal", least="1.0.0", tested="1.0.4", needs="areal.api.AsyncRewardWrapper"
+        "areal", least=TESTED, tested=TESTED, needs="tested areal.api.AsyncRewardWrapper"
     )
 
     def sample(self, arguments: tuple[Any, ...], row: Mapping[str, Any]) -> Sample:
@@ -125,7 +139,11 @@ class SyncRewardFn(RewardFn):
     """A function that AReaL may send to its pool: picklable, and quick to fail there."""
 
     def __init__(self, reward: RewardLike, settings: Settings) -> None:
-        await_in_wrapper()
+        if not _may_patch():
+            raise ConfigError(
+                f"{SWITCH}=0 leaves AReaL's wrapper alone, whose pool makes 0 of what is late: use "
+                "the workflow guerdon.trainers.areal.RLVRWorkflow"
+            )
         if isinstance(reward, RewardService):
             raise ConfigError(
                 "AReaL's pool takes what can be pickled, which a RewardService cannot: name the "
@@ -303,13 +321,24 @@ def _of_dataset(name: str) -> SyncRewardFn:
 def await_in_wrapper() -> None:
     """Let AReaL's wrapper await the functions of this module instead of sending them to its pool.
 
-    Done when this module is imported and when a function is made, where AReaL is loaded by then.
-    Its `timeout_seconds` and `max_retries` hold for such functions no more: `timeout` and
-    `retry_within` do.
+    Done when this module is imported, or as soon as AReaL's is. `timeout_seconds` and `max_retries`
+    hold for such functions no more: `timeout` and `retry_within` do.
+
+    Raises:
+        ConfigError: AReaL's class is not the one that is known.
     """
-    wrapper: Any = getattr(sys.modules.get("areal.api.reward_api"), "AsyncRewardWrapper", None)
-    if wrapper is None or wrapper in _awaiting:
+    module = sys.modules.get(REWARD_API)
+    if module is None or not _may_patch():
         return
+    wrapper: Any = getattr(module, "AsyncRewardWrapper", None)
+    if wrapper in _awaiting:
+        return
+    if not _is_known(wrapper):
+        raise ConfigError(
+            f"{REWARD_API}.AsyncRewardWrapper is not that of AReaL {TESTED}, so Guerdon cannot "
+            f"make it await rewards: set {SWITCH}=0, which leaves it alone, and use the workflow "
+            "guerdon.trainers.areal.RLVRWorkflow"
+        )
     _awaiting.add(wrapper)
     pooled = wrapper.__call__
 
@@ -324,6 +353,38 @@ def await_in_wrapper() -> None:
 
 
 _awaiting: WeakSet[type[Any]] = WeakSet()
+
+
+def _may_patch() -> bool:
+    return os.environ.get(SWITCH, "1") != "0"
+
+
+def _is_known(wrapper: Any) -> bool:
+    """Whether it is a class that is made of a `reward_fn` and then awaited."""
+    if not isinstance(wrapper, type) or not inspect.iscoroutinefunction(wrapper.__call__):
+        return False
+    return "reward_fn" in inspect.signature(wrapper).parameters
+
+
+class _WhenImported(MetaPathFinder):
+    """Sees AReaL's module come where ours was first."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if fullname != REWARD_API:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((one for one in found if one is not None), None)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            run = loader.exec_module
+
+            def then_await(module: Any) -> None:
+                run(module)
+                await_in_wrapper()
+
+            loader.exec_module = then_await
+        return spec
 
 
 def _awaitable(function: Any) -> AsyncRewardFn | None:
@@ -387,6 +448,7 @@ def _workflow(base: type[Any], name: str, report: Report) -> type[Any]:
 
 
 await_in_wrapper()
+sys.meta_path.insert(0, _WhenImported())
 
 __all__ = [
     "AsyncRewardFn",
