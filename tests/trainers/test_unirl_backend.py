@@ -166,6 +166,30 @@ def test_required_children_fail_and_optional_ones_leave_a_hole():
     assert math.isnan(found.rewards[0])
 
 
+def test_what_a_reward_is_told_of_a_sample():
+    @reward(auto_register=False)
+    def nosy(videos, ground_truth, data_source, sample_id, group_id) -> float:
+        (clip,) = videos
+        assert (ground_truth, data_source) == ("4", "sums")
+        assert (sample_id, group_id) == ("p/0", "p")
+        assert (clip.fps, clip.value_range, clip.layout) == (8.0, "uint8", "TCHW")
+        return 1.0
+
+    frames = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    request = RewardRequest(
+        generated={"video": types.Videos([types.Clip(frames)])},
+        metadata=[{"ground_truth": "4", "data_source": "sums"}],
+        sample_ids=["p/0"],
+        group_ids=["p"],
+    )
+    found = GuerdonBackend(nosy, input_kind="video").compute_rewards(request)
+    assert (found.rewards, found.errors) == ([1.0], [None])
+    assert request.batch_size == 1
+    assert RewardRequest(primitives={"text": types.Texts(["a", "b"])}).batch_size == 2
+    (given,) = request.videos
+    assert given.shape == (3, 2, 8, 8)
+
+
 def test_a_row_that_makes_no_sample_is_one_failure():
     request = RewardRequest(
         generated={"text": types.Texts(["#### 4", None, "#### 4"])},

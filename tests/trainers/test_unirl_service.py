@@ -62,9 +62,21 @@ def test_prompts_and_metadata_are_repeated_for_their_samples(sampling, metadata)
     assert scored.rewards.tolist() == [517.0, 527.0, 638.0, 648.0]
 
 
+def test_n_rewrites_of_m_pictures_each_have_the_metadata_of_their_prompt():
+    """The groups are the rewrites: metadata of prompts cannot be found by them."""
+    parents = [f"{prompt}/{rewrite}" for prompt in "pq" for rewrite in "01" for _ in range(2)]
+    track = types.text_track(list("12345678"), parent_ids=parents)
+    sampling = {"ar": types.Sampling(2), "diffusion": types.Sampling(2)}
+    req = types.Req({"text": types.Texts(["5", "6"])}, [{"n": 7}, {"n": 8}], sampling)
+    service = RewardService(GuerdonBackend(types.told, input_kind="text"), "keep")
+    scored = service.score_and_attach(req=req, track=track)
+    expected = [517.0, 527.0, 537.0, 547.0, 658.0, 668.0, 678.0, 688.0]
+    assert scored.rewards.tolist() == expected
+
+
 def test_metadata_of_prompts_is_found_by_the_group():
     """Prompts were repeated already; the metadata was not, and the groups are mixed."""
-    track = types.text_track(["1", "2", "3", "4"], parent_ids=["p", "q", "p", "q"])
+    track = types.text_track(["1", "2", "3", "4"], parent_ids=["q", "p", "q", "p"])
     req = types.Req({"text": types.Texts(["5", "6", "5", "6"])}, [{"n": 7}, {"n": 8}])
     service = RewardService(GuerdonBackend(types.told, input_kind="text"))
     scored = service.score_and_attach(req=req, track=track)
@@ -239,6 +251,49 @@ def test_a_part_that_ran_out_of_tokens(params, expected):
     sample = types.whole(types.Texts(["0.5", "0.5"]), sampling_params=params, segment=segment)
     scored = RewardService(GuerdonBackend(types.signed, input_kind="text")).score_and_attach(sample)
     assert scored.parts[-1].rewards.tolist() == expected
+
+
+class Listening(GuerdonBackend):
+    """Keeps the request."""
+
+    def compute_rewards(self, request):
+        self.request = request
+        return super().compute_rewards(request)
+
+
+def test_what_a_backend_of_unirl_is_told():
+    """By the names of UniRL's own requests, sounds included."""
+    sound = SimpleNamespace(waveform=torch.zeros(2, 8))
+    sounds = SimpleNamespace(to_list=lambda: [sound])
+    backend = Listening(types.signed, input_kind="text")
+    track = types.text_track(["0.5"], parent_ids=["p"])
+    track.decoded_audio, track.audio_sample_rate = sounds, 16000
+    RewardService(backend).score_and_attach(req=types.Req(metadata=[None]), track=track)
+    of_track = backend.request
+    sample = types.whole(
+        types.Texts(["0.5"]),
+        told=[
+            types.Turn("user", types.Texts(["draw"])),
+            types.Turn("assistant", types.Packed([types.picture(0.0)])),
+        ],
+        primitive_metadata={"audio": {"sample_rate": 16000}},
+    )
+    sample.parts[-1].primitives["audio"] = sounds
+    RewardService(backend).score_and_attach(sample)
+    of_sample = backend.request
+    for request in (of_track, of_sample):
+        assert request.metadata is None
+        assert request.texts == ["0.5"]
+        assert request.audio == [sound.waveform]
+        assert request.audio_sample_rate == 16000
+        assert request.has_audio
+        assert not request.is_video
+        assert request.sample_ids == request.prompt_ids
+    assert (of_track.sample_ids, of_track.group_ids) == (["s0"], ["p"])
+    assert (of_sample.sample_ids, of_sample.group_ids) == (["p/0"], ["p"])
+    assert of_sample.image_references == []  # the model's own picture is no reference
+    assert list(of_sample.conditioning) == ["image"]
+    assert of_sample.prompts == ["draw"]
 
 
 # Steps.
