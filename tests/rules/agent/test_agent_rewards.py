@@ -26,6 +26,7 @@ from guerdon.rules.agent.environment import EnvironmentScore
 from guerdon.rules.agent.file_state import FileState
 from guerdon.rules.agent.gui_action import gui_action, read_action, word_f1
 from guerdon.rules.agent.program_reward import ProgramRuns
+from guerdon.rules.agent.replay import Spoilt
 from guerdon.rules.agent.tool_use import ToolUse
 from guerdon.sample import Sample
 from guerdon.service import RewardService
@@ -115,6 +116,13 @@ def test_the_answer_of_the_last_tool_call(arguments: Any, value: float) -> None:
     turns = [{"role": "assistant", "content": "", "tool_calls": [call]}]
     result = reward.call_sync(response=turns, ground_truth="Eiffel Tower")
     assert result["score"] == value
+
+
+def test_a_rollout_that_ends_with_a_tool_has_no_answer() -> None:
+    reward = ToolUse("gsm8k")
+    cut = said(RIGHT, TOOL)
+    assert reward.call_sync(response=cut, ground_truth="9")["score"] == pytest.approx(0.1)
+    assert reward.call_sync(response=said(TOOL, RIGHT), ground_truth="9")["score"] == 1.0
 
 
 def test_only_the_named_tool_counts() -> None:
@@ -409,6 +417,10 @@ def files(*commands: str, truth: Any, credit: str = "all") -> Any:
         (["ln -s /etc/passwd p"], {"p": {"contains": "root"}}, 0.0),
         (["ln -s d/b c"], {"c": "two"}, 0.0),
         (["mkdir c"], {"c": None}, 1.0),
+        (["printf ' 1' > c"], {"c": "1"}, 0.0),
+        (["printf '1\\n\\n' > c"], {"c": "1"}, 0.0),
+        (["printf 1 > c"], {"c": "1\n"}, 1.0),
+        (["x\0", "echo 1 > c"], {"c": "1"}, 1.0),
         (["(sleep 0.1; echo x > late) & true"], {"late": "x"}, 0.0),
         (["yes > big", "echo 1 > c"], {"c": "1"}, 0.0),  # its disk stays full
         (["yes > big", "rm big", "echo 1 > c"], {"c": "1"}, 1.0),
@@ -420,6 +432,13 @@ def test_files_that_commands_leave(commands: list[str], truth: Any, value: float
 
 
 @pytest.mark.usefixtures("sandboxed")
+def test_all_commands_share_one_time() -> None:
+    reward = FileState(command_seconds=30.0, total_seconds=5.0)
+    assert all(0 < seconds <= 5.0 for _, seconds in reward.timed(["a", "b"]))
+    with pytest.raises(Spoilt, match="more than 1e-09 s"):
+        list(FileState(total_seconds=1e-9).timed(["a"]))
+
+
 def test_a_share_of_files() -> None:
     truth = {"a.txt": None, "d/b": "two"}
     assert files(truth=truth, credit="fraction").value == 0.5
