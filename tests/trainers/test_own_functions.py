@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from guerdon.outcome import Abstention, Failure, Score
 from guerdon.policy import NO_RETRY, Policy
 from guerdon.sample import Message, Sample
 from guerdon.service import RewardService
+from guerdon.trainers.own import slime
 
 FUNCTIONS = Path(__file__).with_name("own_functions.py").resolve()
 MASKED = Policy(retry=NO_RETRY, on={"scorer": "mask", "infrastructure": "mask", "data": "mask"})
@@ -31,6 +33,7 @@ RIGHT_AND_WRONG = (
     ("trl", "trl_chat"),
     ("areal", "areal_exact"),
     ("slime", "slime_exact"),
+    ("slime", "slime_later"),
     ("openrlhf", "openrlhf_exact"),
     ("agentfly", "agentfly_exact"),
     ("agentfly", "agentfly_old"),
@@ -49,6 +52,7 @@ UNUSABLE = (
     ("trl", "trl_hidden", "bad_output", "where TRL wants a result that nobody has to await"),
     ("trl", "trl_talk_only", "raised", "say conversational: true beside its name"),
     ("trl", "trl_short", "bad_output", "returned 1 results for 2 samples"),
+    ("slime", "slime_sync", "bad_output", "slime wants a result to await: write the function as"),
     ("openrlhf", "openrlhf_none", "bad_output", "where OpenRLHF wants a dict with 'rewards'"),
     ("agentfly", "agentfly_needs", "bad_input", "needs 'golden_answers', which the row lacks"),
 )
@@ -147,6 +151,81 @@ def test_a_group_of_slime_is_scored_at_once():
         found = service.score_sync(rows, run_id="r", step=0)
     assert [outcome.value for outcome in found] == [1.0, 0.0, 1.0]
     assert found[0].info["of"] == 3
+
+
+SLIME_TYPES = """
+from dataclasses import dataclass, field
+from enum import Enum
+
+@dataclass
+class Sample:
+    # slime/utils/types.py, as published
+    group_index: int | None = None
+    index: int | None = None
+    prompt: str | list[dict[str, str]] = ""
+    tokens: list[int] = field(default_factory=list)
+    response: str = ""
+    response_length: int = 0
+    label: str | None = None
+    reward: float | dict | None = None
+    loss_mask: list[int] | None = None
+    remove_sample: bool = False
+
+    class Status(Enum):
+        PENDING = "pending"
+        COMPLETED = "completed"
+        TRUNCATED = "truncated"
+        ABORTED = "aborted"
+        FAILED = "failed"
+
+    status: Status = Status.PENDING
+    metadata: dict = field(default_factory=dict)
+"""
+SLIME_REWARD = """
+from slime.utils.types import Sample
+
+async def seen(args, sample):
+    assert type(sample) is Sample
+    assert sample.prompt == "2 + 2?" and sample.response == "4" and sample.label == "4"
+    assert sample.tokens == [1, 2, 3] and sample.response_length == 2
+    assert sample.metadata == {"level": 1}
+    statuses = [Sample.Status.COMPLETED, Sample.Status.TRUNCATED, Sample.Status.ABORTED]
+    return float(statuses.index(sample.status))
+"""
+
+
+@pytest.mark.parametrize(
+    ("finish", "number"), [(None, 0.0), ("stop", 0.0), ("length", 1.0), ("abort", 2.0)]
+)
+def test_slimes_own_sample_where_slime_is_installed(tmp_path, monkeypatch, finish, number):
+    """A stand-in of the published form: slime itself installs on no CPU."""
+    package = tmp_path / "slime" / "utils"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    (package / "types.py").write_text(SLIME_TYPES)
+    (tmp_path / "my_rm.py").write_text(SLIME_REWARD)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    slime._slimes_own.cache_clear()
+    sample = Sample(
+        prompt="2 + 2?",
+        response="4",
+        ground_truth="4",
+        finish_reason=finish,
+        prompt_token_ids=[1],
+        response_token_ids=[2, 3],
+        metadata={"level": 1},
+    )
+    try:
+        made = registry.resolve(f"slime:{tmp_path / 'my_rm.py'}:seen")
+        with RewardService(made, backend="inline", policy=MASKED) as service:
+            (found,) = service.score_sync([sample])
+    finally:
+        slime._slimes_own.cache_clear()
+        for name in [name for name in sys.modules if name.split(".")[0] == "slime"]:
+            del sys.modules[name]
+    assert isinstance(found, Score), found
+    assert found.value == number
 
 
 def test_a_file_of_a_package_is_named_as_a_module(tmp_path):

@@ -18,9 +18,9 @@ SHOWN = 80
 """Characters of a result that a message quotes."""
 
 
-Awaits: TypeAlias = Literal["functions", "results", "nothing"]
-"""What a trainer awaits: what `async def` has made (no object whose `__call__` is async, no sync
-decorator around one), whatever a function returns, or nothing at all."""
+Awaits: TypeAlias = Literal["everything", "functions", "results", "nothing"]
+"""What a trainer awaits: every result, also one that cannot be; what `async def` has made (no
+object whose `__call__` is async, no sync decorator around one); whatever can be; or nothing."""
 
 
 class OwnFunction(BaseReward):
@@ -72,7 +72,7 @@ class OwnFunction(BaseReward):
         return self.function
 
     def _check_async(self, function: str) -> None:
-        if self.awaits == "results" or not is_async(self.code):
+        if self.awaits in ("everything", "results") or not is_async(self.code):
             return
         if self.awaits == "functions" and inspect.iscoroutinefunction(self.function):
             return
@@ -98,8 +98,10 @@ class OwnFunction(BaseReward):
         def call(**found: Any) -> Any:
             returned = self._called(found)
             if not inspect.isawaitable(returned):
+                if self.awaits == "everything":
+                    self.refuse(returned, "a result to await: write the function as async def")
                 return self.result(returned)
-            if self.awaits != "results":
+            if self.awaits not in ("everything", "results"):
                 if inspect.iscoroutine(returned):
                     returned.close()
                 self.refuse(returned, "a result that nobody has to await")

@@ -30,6 +30,7 @@ class SlimeFunction(OwnFunction):
     """
 
     trainer = "slime"
+    awaits = "everything"
 
     def __init__(
         self,
