@@ -146,8 +146,17 @@ def test_arguments_changed_in_place() -> None:
         ("import asyncio\nassert asyncio.run(f(1)) == 1", "asyncio.run"),
         ("def test_f(number):\n    assert f(number) == 1", "without pytest"),
         ("import sys\nsys.stdout = None\nassert f(1) == 1", "sys.stdout"),
+        ("import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n"
+         "    f(1)\nassert out.getvalue() == '1'", "redirect_stdout"),
+        ("from unittest import mock\nwith mock.patch.object(f, 'x'):\n    assert f(1)", "patch"),
+        ("import unittest.mock\nwith unittest.mock.patch('os.getpid'):\n    assert f(1)", "patch"),
+        ("open('a', 'w').write('1')\nassert f('a') == 1", "uses open"),
+        ("import tempfile\nassert f(tempfile.mkdtemp()) == 1", "tempfile.mkdtemp"),
+        ("from pathlib import Path\nPath('a').write_text('1')\nassert f('a') == 1", "write_text"),
+        ("import os\nos.environ['A'] = '1'\nassert f('A') == 1", "os.environ"),
+        ("import random\nrandom.seed(1)\nassert f(1) == 1", "random.seed"),
     ],
-)
+)  # fmt: skip
 def test_tests_that_do_not_run_are_bad_input(test: str, message: str | None) -> None:
     """Only what no program could change is the data's fault."""
     code, truth = "def f(x): return x", {"test": test, "entry_point": "f"}
@@ -700,3 +709,67 @@ def test_half_a_character_in_a_program_is_its_own_fault(language: str) -> None:
 def test_a_value_that_refuses_to_be_compared_is_wrong(test: str, value: str) -> None:
     code = f"from decimal import Decimal\n\ndef f(x):\n    return Decimal('{value}')"
     assert python(code, test, **SHORT)["score"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("right", "truth"),
+    [
+        ("def sum(a, b): return 6", ["assert sum(10, 15) == 6"]),
+        ("def pow(a, b): return a ** b", ["assert pow(2, 3) == 8", "assert abs(pow(2, 1)) == 2"]),
+        ("def compile(x): return x", {"test": "def test_it():\n    assert compile('a') == 'a'"}),
+        ("def f(x): return None",
+         {"prompt": "import math\ndef g(x): return x\ndef f(x): pass",
+          "test_list": ["assert g(f(1)) is None"]}),
+        ("def f(x): return x",
+         {"test": "from solution import f\n\ndef test_one():\n    assert f(1) == 1\n"
+          "def test_two():\n    try:\n        f()\n        assert False\n"
+          "    except Exception:\n        pass"}),
+    ],
+)  # fmt: skip
+def test_what_is_tested_is_the_programs(right: str, truth: Any) -> None:
+    """Tests of a built-in function, or of the prompt's stub, must not pass without the program."""
+    assert python(right, truth)["score"] == 1.0
+    assert python("x = 1", truth, credit="fraction")["score"] == 0.0
+    wrong = right.partition("(")[0] + "(*a): return 'wrong'"
+    assert python(wrong, truth)["score"] == 0.0
+
+
+@pytest.mark.parametrize("test", ["assert len('ab') == max(1, 2)", "import math\nassert math.pi"])
+def test_tests_of_nothing_are_bad_input(test: str) -> None:
+    with pytest.raises(BadInput, match="use nothing of the program"):
+        python("def f(x): return x", test)
+
+
+@pytest.mark.parametrize(
+    ("code", "test"),
+    [
+        ("def f(x): return x / 3",
+         "import math\ndef check(candidate):\n    assert math.isclose(candidate(1), 1 / 3)"),
+        ("def f(x): return sorted(x)",
+         "import random\nrandom.seed(0)\ndef check(candidate):\n    for _ in range(5):\n"
+         "        x = [random.random() for _ in range(5)]\n"
+         "        assert candidate(x[:]) == sorted(x)"),
+        ("import itertools\ndef f(x): return [list(p) for p in itertools.permutations(x)]",
+         "import copy, itertools, re\ndef check(candidate):\n    a = [1, 2]\n"
+         "    assert candidate(copy.deepcopy(a)) == [list(p) for p in itertools.permutations(a)]\n"
+         "    assert re.compile('1').search(str(candidate(a)))"),
+        ("class M:\n    def eval(self): return 3\nf = M", "m = f()\nassert m.eval() == 3"),
+        ("def f(x): return x", "assert f(2) == eval('1 + 1')"),
+        ("def f(x): return x",
+         "import unittest\nclass TestCases(unittest.TestCase):\n    def setUp(self):\n"
+         "        self.a = 1\n    def test_case_1(self):\n"
+         "        self.assertEqual(f(self.a), 1)\n    def test_case_2(self):\n"
+         "        with self.assertRaises(TypeError):\n            f()"),
+        ("def f(x): return x",  # as EvalPlus has them
+         "def is_floats(x):\n    return isinstance(x, float)\n"
+         "def assertion(out, exp, atol):\n    exact_match = out == exp\n"
+         "    if atol == 0 and is_floats(exp):\n        atol = 1e-6\n"
+         "    assert exact_match or atol and abs(out - exp) <= atol\n"
+         "def check(candidate):\n    inputs = [[1], [2.5]]\n    results = [1, 2.5]\n"
+         "    for i, (inp, exp) in enumerate(zip(inputs, results)):\n"
+         "        assertion(candidate(*inp), exp, 0)"),
+    ],
+)  # fmt: skip
+def test_tests_as_they_are_published(code: str, test: str) -> None:
+    assert python(code, {"test": test, "entry_point": "f"})["score"] == 1.0
+    assert python("def f(*x): return 0", {"test": test, "entry_point": "f"})["score"] == 0.0

@@ -15,6 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from guerdon.errors import BadInput
+from guerdon.rules.code.entry import entry_of
 from guerdon.rules.code.statements import (
     imports_in,
     is_case,
@@ -23,6 +24,7 @@ from guerdon.rules.code.statements import (
     outside_functions,
     parsed,
     parts_of,
+    refuse_seeds,
 )
 
 ALIASES = {"np": "numpy", "pd": "pandas"}
@@ -46,6 +48,7 @@ class FunctionTests(msgspec.Struct, frozen=True):
         modules: names that the cases use as modules without importing them.
         imports: import statements of the cases, which must work.
         wanted: names that the set-up may need of the program.
+        imported: names that the tests import from the program, which it must have.
     """
 
     setup: tuple[str, ...]
@@ -56,6 +59,7 @@ class FunctionTests(msgspec.Struct, frozen=True):
     modules: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     wanted: tuple[str, ...] = ()
+    imported: tuple[str, ...] = ()
 
     @property
     def cases(self) -> int:
@@ -143,9 +147,13 @@ def _tests(
         parsed(source, "the set-up is")
     first = tuple(source for source in (preamble, *own) if source.strip())
     sources = [source for source, _ in steps]
+    refuse_seeds([*own, *sources])
     needed = tuple(sorted({*wanted, *names_loaded(own)}))
     modules, imports = _modules(steps), imports_in(sources)
-    return FunctionTests(first, steps, name, alias, preamble, modules, imports, needed)
+    entry = name or ("" if wanted else entry_of(sources, own, preamble, modules))
+    return FunctionTests(
+        first, steps, entry, alias, preamble, modules, imports, needed, tuple(set(wanted) - {"*"})
+    )
 
 
 def _modules(steps: Sequence[tuple[str, bool]]) -> tuple[str, ...]:

@@ -35,6 +35,16 @@ ONE_PROCESS = frozenset({"patch", "monkeypatch", "redirect_stdout", "redirect_st
 
 STREAMS = ("stdin", "stdout", "stderr")
 
+FILES = frozenset({"tempfile", "shutil", "pyfakefs"})
+"""Modules that make files, which only the process of the tests would see."""
+
+WRITING = frozenset({"write_text", "write_bytes", "redirect_stdout", "redirect_stderr"})
+"""Attributes that do so, or change where that process prints."""
+
+RANDOM = ("random", "np.random", "numpy.random")
+
+MOCKS = ("mock", "unittest.mock")
+
 
 class Parts(NamedTuple):
     """The statements of tests.
@@ -91,6 +101,27 @@ def refuse(tree: ast.AST) -> None:
             )
 
 
+def refuse_seeds(sources: Sequence[str]) -> None:
+    """Refuse tests that seed random numbers and draw none: they mean the program's.
+
+    Raises:
+        BadInput: naming the function.
+
+    Example:
+        >>> refuse_seeds(["import random", "random.seed(1)", "assert f(random.random())"])
+    """
+    used: dict[str, set[str]] = {}
+    for source in sources:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+                owner = ast.unparse(node.value)
+                if owner in RANDOM:
+                    used.setdefault(owner, set()).add(node.attr)
+    for module, names in used.items():
+        if names == {"seed"}:
+            raise BadInput(f"the tests use {module}.seed, which does not reach the program")
+
+
 def _runs_literals(node: ast.AST) -> list[ast.expr]:
     """The function of a call that runs texts which stand in the tests."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
@@ -119,12 +150,18 @@ def _reaches_out(node: ast.AST) -> str:
         return node.id
     if isinstance(node, ast.arg) and node.arg in ONE_PROCESS:
         return node.arg
+    if isinstance(node, ast.Name) and node.id == "open" and isinstance(node.ctx, ast.Load):
+        return "open"
+    if isinstance(node, ast.Attribute) and node.attr in WRITING:
+        return node.attr
+    if isinstance(node, ast.Attribute) and node.attr == "patch":
+        return "mock.patch" if ast.unparse(node.value) in MOCKS else ""
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         owner = node.value.id
         if owner == "asyncio" and node.attr in ("run", "get_event_loop", "new_event_loop"):
             return f"asyncio.{node.attr}"
-        if owner == "mock" and node.attr == "patch":
-            return "mock.patch"
+        if owner in FILES or (owner == "os" and node.attr in ("environ", "putenv")):
+            return f"{owner}.{node.attr}"
         if owner == "sys" and node.attr in STREAMS and isinstance(node.ctx, ast.Store):
             return f"sys.{node.attr}"
     return ""

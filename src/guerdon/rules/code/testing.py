@@ -137,6 +137,7 @@ def run_function_tests(
         "alias": tests.alias,
         "imports": list(tests.imports),
         "wanted": list(tests.wanted),
+        "imported": list(tests.imported),
         "prompt": bool(tests.preamble),
         "modules": {name: ALIASES.get(name, name) for name in tests.modules},
         "stop": stop,

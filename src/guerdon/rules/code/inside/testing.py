@@ -234,8 +234,9 @@ class Tests:
         work: `setup` are sources to run first, the first of them the prompt if `prompt`; `imports`
             are statements that must succeed; `modules` are names of modules that the tests take for
             granted; `steps` are pairs of a source and whether it is a case; `wanted` are names that
-            the set-up may need of the program; `entry` is the function under test and `alias` what
-            the tests call it; `stop` ends the tests at the first failure.
+            the set-up may need of the program, `imported` those that it must have; `entry` is the
+            function under test and `alias` what the tests call it; `stop` ends the tests at the
+            first failure.
         reports: descriptor that the verdicts go to.
     """
 
@@ -327,8 +328,7 @@ class Tests:
         # A program must not replace what the tests bring themselves, nor a built-in function.
         needed = {n for n in wanted if n not in self._space and not hasattr(builtins, n)}
         needed.discard(alias)
-        if entry:
-            needed.add(entry)
+        needed.update(self._work["imported"], filter(None, [entry]))
         try:
             has: list[str] = self._channel.ask("load", sorted(needed))
             assert isinstance(has, list)
@@ -336,8 +336,9 @@ class Tests:
             self._report("broken", said(error))
             return False
         self._of_program = {*has, entry, alias}
-        if entry and entry not in has:
-            self._report("broken", f"the program does not define {entry}")
+        missing = {*self._work["imported"], *filter(None, [entry])}.difference(has)
+        if missing:
+            self._report("broken", f"the program does not define {min(missing)}")
             return False
         try:
             for name in needed.intersection(has):
