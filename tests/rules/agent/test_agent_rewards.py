@@ -431,7 +431,6 @@ def test_files_that_commands_leave(commands: list[str], truth: Any, value: float
     assert files(*commands, truth=truth).value == value
 
 
-@pytest.mark.usefixtures("sandboxed")
 def test_all_commands_share_one_time() -> None:
     reward = FileState(command_seconds=30.0, total_seconds=5.0)
     assert all(0 < seconds <= 5.0 for _, seconds in reward.timed(["a", "b"]))
@@ -439,6 +438,7 @@ def test_all_commands_share_one_time() -> None:
         list(FileState(total_seconds=1e-9).timed(["a"]))
 
 
+@pytest.mark.usefixtures("sandboxed")
 def test_a_share_of_files() -> None:
     truth = {"a.txt": None, "d/b": "two"}
     assert files(truth=truth, credit="fraction").value == 0.5
