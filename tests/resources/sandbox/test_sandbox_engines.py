@@ -20,7 +20,7 @@ import pytest
 from engines import REQUIRED, working
 
 from guerdon.errors import Unavailable
-from guerdon.resources.sandbox import Command, Limits, Sandbox, Status, probe, tree
+from guerdon.resources.sandbox import Command, Limits, Sandbox, Status, launcher, probe, tree
 from guerdon.resources.sandbox.bubblewrap import Bubblewrap
 from guerdon.resources.sandbox.landlock import Landlock
 from guerdon.resources.sandbox.probe import Leaky
@@ -73,6 +73,62 @@ def test_an_engine_that_leaks_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(probe, "landlock_version", lambda: 7)
     with pytest.raises(Leaky, match="it reads a file of the host"):
         _ = Sandbox("landlock").engine
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("bwrap: Creating new namespace failed: ENOSPC", "sysctl user.max_user_namespaces"),
+        ("bwrap: No permissions to create new namespace", "unprivileged_userns_clone"),
+        ("bwrap: setting up uid map: Permission denied", "apparmor_restrict_unprivileged_userns"),
+        ("bwrap: loopback: Failed RTM_NEWADDR", "apparmor_restrict_unprivileged_userns"),
+        ("setpriv: setresuid failed: Invalid argument", "do not run as root in it"),
+        ("there is no other user in this container than root", "more users than root"),
+    ],
+)
+@pytest.mark.usefixtures("forgetful")
+def test_what_to_do_where_nothing_works(
+    monkeypatch: pytest.MonkeyPatch, said: str, advice: str
+) -> None:
+    """Once, however many interpreters were tried."""
+
+    def fails(engine: object, interpreter: object) -> None:
+        raise Unavailable(f"landlock: {said}")
+
+    monkeypatch.setattr(probe, "_try", fails)
+    monkeypatch.setattr(probe, "landlock_version", lambda: 7)
+    with pytest.raises(Unavailable) as caught:
+        _ = Sandbox("landlock").engine
+    message = str(caught.value)
+    assert message.startswith(f"no sandbox works here (landlock: {said} (with /")
+    assert message.count(said) == message.count(advice) == 1
+    assert "apt install" not in message
+    assert message.endswith("unless you ask for the engine 'unsafe-without-isolation'")
+
+
+@pytest.mark.parametrize("existing", [(7, 8), (8,), ()])
+def test_a_user_for_each_run(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch, existing: tuple[int, ...]
+) -> None:
+    """Containers have few users: the first that exists owns the folder and what is in it."""
+    given: dict[str, tuple[int, int]] = {}
+
+    def chown(path: str, user: int, group: int, *, follow_symlinks: bool = True) -> None:
+        if user not in existing:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        given[str(path)] = (user, group)
+
+    monkeypatch.setattr(os, "chown", chown)
+    (open_folder / "in").mkdir()
+    (open_folder / "in" / "file").write_bytes(b"")
+    if not existing:
+        with pytest.raises(OSError, match="no other user in this container than root"):
+            launcher.own(str(open_folder), (7, 8))
+        return
+    assert launcher.own(str(open_folder), (7, 8)) == existing[0]
+    assert given == {
+        str(path): (existing[0], existing[0]) for path in (open_folder, *open_folder.rglob("*"))
+    }
 
 
 def test_a_leaking_engine_fails_its_tests(monkeypatch: pytest.MonkeyPatch) -> None:

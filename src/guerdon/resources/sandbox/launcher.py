@@ -119,15 +119,15 @@ def confine_calls(code: bytes) -> None:
     prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program))
 
 
-def become(user: int) -> int:
-    """Give up root for a user of its own, or for nobody where that cannot be; returns which."""
+def become(user: int) -> None:
+    """Give up root.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
     os.setgroups([])
-    for candidate in (user, NOBODY):
-        with contextlib.suppress(OSError):
-            os.setresgid(candidate, candidate, candidate)
-            os.setresuid(candidate, candidate, candidate)
-            return candidate
-    raise OSError("cannot give up root")
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
 
 
 def tasks_of(user: int) -> int:
@@ -157,12 +157,9 @@ def child(job: dict[str, Any], user: int) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         os.chdir(job["folder"])
-        used = 0
         if os.geteuid() == 0:
-            user = become(user)
-            used = tasks_of(user) if user == NOBODY else 0
-        else:
-            used = tasks_of(user)
+            become(user)
+        used = 0 if user >= FIRST_USER else tasks_of(user)
         limit(job["limits"], used + job["processes"])
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         prctl(PR_SET_NO_NEW_PRIVS, 1)
@@ -194,9 +191,7 @@ def main() -> None:
     if os.getppid() != job["parent"]:
         return
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    user = FIRST_USER + os.getpid() if os.geteuid() == 0 else os.geteuid()
-    if os.geteuid() == 0:
-        _own(job["folder"], user)
+    user = os.geteuid() or own(job["folder"], (FIRST_USER + os.getpid(), NOBODY))
     started, job["started"] = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -209,11 +204,22 @@ def main() -> None:
     _end()
 
 
-def _own(folder: str, user: int) -> None:
-    """Give the folder to the user that works in it."""
+def own(folder: str, users: tuple[int, ...]) -> int:
+    """Give a folder to the first of some users that exists in this container; returns which.
+
+    Raises:
+        OSError: none does.
+    """
+    for user in users:
+        with contextlib.suppress(OSError):
+            os.chown(folder, user, user)
+            break
+    else:
+        raise OSError("there is no other user in this container than root")
     for path, folders, files in os.walk(folder):
-        for name in (".", *folders, *files):
+        for name in (*folders, *files):
             os.chown(os.path.join(path, name), user, user, follow_symlinks=False)
+    return user
 
 
 def _wait_for(pid: int) -> int:
@@ -234,4 +240,7 @@ def _end() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(str(error))

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -28,10 +28,27 @@ EngineName: TypeAlias = Literal["auto", "bubblewrap", "landlock", "unsafe-withou
 
 PROBE_SECONDS = 20.0
 
-INSTALL = (
-    "install bubblewrap and util-linux (apt install bubblewrap util-linux), and where a container "
-    "forbids user namespaces, run on a kernel with Landlock (5.13 or later); programs are not run "
-    "without a sandbox, unless you ask for the engine 'unsafe-without-isolation'"
+NAMESPACES = (
+    "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+    "kernel.apparmor_restrict_unprivileged_userns; of a container its seccomp profile), or use "
+    "Landlock"
+)
+USERS = "let the container have more users than root, or do not run as root in it"
+
+ADVICE = {
+    # what an engine says, and what to do
+    "is not installed": "install bubblewrap and util-linux (apt install bubblewrap util-linux)",
+    "kernel has none": "run on a kernel with Landlock (5.13 or later, and named in `lsm=`)",
+    "new namespace": NAMESPACES,
+    "uid map": NAMESPACES,
+    "loopback": NAMESPACES,
+    "setresuid failed": USERS,
+    "no other user": USERS,
+}
+
+UNSAFE = (
+    "programs are not run without a sandbox, unless you ask for the engine "
+    "'unsafe-without-isolation'"
 )
 
 
@@ -70,7 +87,7 @@ def find(choice: EngineName) -> Found:
 
 
 def _find(choice: EngineName) -> Found:
-    reasons: list[str] = []
+    reasons: dict[str, list[str]] = {}  # what is wrong, with which interpreters
     leaks = False
     if not sys.platform.startswith("linux"):
         raise Unavailable("the sandbox needs Linux", retryable=False)
@@ -80,21 +97,37 @@ def _find(choice: EngineName) -> Found:
         engines = list(_engines(choice))
     for engine in engines:
         if isinstance(engine, str):
-            reasons.append(engine)
+            reasons[engine] = []
             continue
         for interpreter in interpreters():
             try:
                 seen = _try(engine, interpreter)
             except Unavailable as error:
-                reasons.append(f"{engine.name} with {interpreter.path}: {error}")
-                continue
-            if not seen or engine.name.startswith("unsafe"):
-                return Found(engine, interpreter)
-            leaks = True
-            told = ", ".join(f"it {line}" for line in seen)
-            reasons.append(f"{engine.name} with {interpreter.path}: {told}")
+                told = str(error).removeprefix(f"{engine.name}: ")
+            else:
+                if not seen or engine.name.startswith("unsafe"):
+                    return Found(engine, interpreter)
+                leaks = True
+                told = ", ".join(f"it {line}" for line in seen)
+            known = reasons.setdefault(f"{engine.name}: {told}", [])
+            known += {interpreter.path} - {*known}
     kind = Leaky if leaks else Unavailable
-    raise kind(f"no sandbox works here ({'; '.join(reasons)}): {INSTALL}", retryable=False)
+    raise kind(f"no sandbox works here ({_told(reasons)}): {_advice(reasons)}", retryable=False)
+
+
+def _told(reasons: dict[str, list[str]]) -> str:
+    return "; ".join(
+        f"{reason} (with {', '.join(interpreters)})" if interpreters else reason
+        for reason, interpreters in reasons.items()
+    )
+
+
+def _advice(reasons: Iterable[str]) -> str:
+    """What to do about the reasons, each advice once."""
+    fitting = {
+        advice: None for reason in reasons for part, advice in ADVICE.items() if part in reason
+    }
+    return "; ".join((*fitting, UNSAFE))
 
 
 def _engines(choice: EngineName) -> Iterator[Engine | str]:
