@@ -19,12 +19,22 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from guerdon.errors import BadInput, ConfigError, InvalidReward, ScoringFailed, UnknownReward
+from guerdon.compose import Child, WeightedSum
+from guerdon.errors import (
+    BadInput,
+    BudgetExceeded,
+    ConfigError,
+    InvalidReward,
+    ScoringFailed,
+    UnknownReward,
+)
 from guerdon.media import pixels_of
-from guerdon.registry import load_file
+from guerdon.policy import Policy
+from guerdon.registry import load_file, resolve
 from guerdon.resources import Context, FolderSpec
 from guerdon.reward import reward as guerdon_reward
-from guerdon.sample import Message
+from guerdon.sample import Message, Sample
+from guerdon.service import RewardService
 from guerdon.trainers.agentfly import BaseReward, register, reward
 
 PARITY = Path(__file__).with_name("parity")
@@ -157,6 +167,58 @@ async def test_the_trajectory_is_the_conversation(agentfly):
     assert (seen["prompt"], seen["question"]) == ("2 + 2?", "q?")
     row = {"question": "q?", "level": 2, "id": "r1", "chain_id": "r1", "group_idx": 0}
     assert seen["metadata"] == {**row, "chain_idx": 2, "finish_reason": "no_tool_calls"}
+
+
+async def test_ids_and_columns_that_are_fields_of_a_sample(agentfly):
+    seen = {}
+
+    @guerdon_reward(name="nosy", auto_register=False)
+    def nosy(prompt, data_source, sample_id, group_id, response_messages) -> float:
+        seen.update(locals())
+        return 1.0
+
+    register(nosy)
+    talk = [*ASKED, said("", [CALL])]
+    row = {"prompt": "as in the row", "data_source": "sums"}
+    await finalize(agentfly["nosy"], row, talk, "", rollout="r7")
+    assert (seen["prompt"], seen["data_source"], seen["group_id"]) == (
+        "as in the row",
+        "sums",
+        "g1",
+    )
+    assert seen["sample_id"].startswith("nosy[r7]#")
+    (message,) = seen["response_messages"]
+    assert message.tool_calls[0].name == "add"  # a call that no tool has answered
+
+
+async def test_names_are_agentflys_and_not_guerdons(agentfly):
+    @reward(name="spoken")
+    def called_otherwise(final_response) -> float:
+        return 1.0
+
+    @reward(name="shared_by_name", auto_register=True)
+    def shared(final_response) -> float:
+        return 1.0
+
+    register(called_otherwise)
+    assert set(agentfly) == {"spoken"}
+    assert resolve("shared_by_name").name == "shared_by_name"
+    for name in ("spoken", "tools"):
+        with pytest.raises(UnknownReward):
+            resolve(name)
+
+
+async def test_what_is_no_number_of_a_dict_is_information():
+    @reward(name="told")
+    def told(final_response) -> dict:
+        return {"reward": 1.0, "length": 2, "why": "right", "parts": [1]}
+
+    with RewardService(told) as service:
+        (score,) = await service.score([Sample(response="4")])
+    assert (dict(score.metrics), dict(score.info)) == (
+        {"length": 2.0},
+        {"why": "right", "parts": [1]},
+    )
 
 
 async def test_rewards_written_for_agentfly_get_messages_as_dicts(agentfly):
@@ -301,6 +363,9 @@ async def test_images_and_messages_as_openais_models_give_them(agentfly):
         assert (nothing["text"], answer["text"]) == ("", "4")
         if given is not white:
             assert picture == {"type": "image", "image": url}
+    asked = {"role": "user", "content": [{"type": "image", "image": "pictures/a.png"}]}
+    await finalize(agentfly["looker"], {}, [asked, said("4")], "4")
+    assert seen["parts"][0] == {"type": "image", "image": "pictures/a.png"}
 
 
 async def test_columns_that_agentfly_reserves(agentfly):
@@ -371,6 +436,43 @@ async def test_agentflys_own_context_is_passed_as_it_is(agentfly):
     register(in_container)
     found = await finalize(agentfly["in_container"], {}, [], "x", context=Theirs())
     assert found[0] == 1.0
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_failures_with_a_context_of_the_rollout(agentfly, inside):
+    """Alone, or as a part of a composition, which asks for the context then."""
+
+    @reward(name="waits")
+    async def waits(final_response, context: Context) -> float:
+        assert context.rollout_id == "r9"
+        if final_response == "hangs":
+            await asyncio.Event().wait()
+        if final_response == "broken":
+            raise ValueError("a bug")
+        return None if final_response == "silent" else 1.0
+
+    context = SimpleNamespace(rollout_id="r9")
+    made = WeightedSum({"waits": Child(waits)}, name="waits") if inside else waits
+    register(made, retry_within=0, timeout=0.2)
+    assert (await finalize(agentfly["waits"], {}, [], "x", context=context))[0] == 1.0
+    for said, told in (("hangs", "timeout"), ("silent", "neutral=")):
+        with pytest.raises(ScoringFailed, match=told):
+            await finalize(agentfly["waits"], {}, [], said, context=context)
+    masked = RewardService(made, policy=Policy(abstention="mask"))
+    register(masked, name="masked")
+    with pytest.raises(ScoringFailed, match="neutral="):
+        await finalize(agentfly["masked"], {}, [], "silent", context=context)
+    masked.close()
+    register(made, name="going_on", retry_within=0, neutral=0.0)
+
+    async def rollouts(said):
+        return [
+            await finalize(agentfly["going_on"], {}, [], said, context=context) for _ in range(40)
+        ]
+
+    assert [number for number, _ in await rollouts("x")] == [1.0] * 40
+    with pytest.raises(BudgetExceeded):
+        await rollouts("broken")
 
 
 @pytest.mark.parametrize(

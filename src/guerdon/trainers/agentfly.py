@@ -29,7 +29,13 @@ from msgspec.structs import replace
 
 from guerdon import registry
 from guerdon.declaration import is_async
-from guerdon.errors import ConfigError, GuerdonError, InvalidReward
+from guerdon.errors import (
+    BudgetExceeded,
+    ConfigError,
+    GuerdonError,
+    InvalidReward,
+    ScoringFailed,
+)
 from guerdon.outcome import EMPTY, Failure, Score
 from guerdon.outcomes import Outcomes
 from guerdon.reward import BaseReward as Reward
@@ -117,9 +123,14 @@ class ChainReward(ScalarFunction[Settings]):
 
     async def _with(self, sample: Entry, context: Any) -> Settled:
         settings = self.settings
-        outcomes: Outcomes = await self.service.score(
-            [sample], split=settings.split, timeout=settings.timeout, context=context
-        )
+        try:
+            outcomes: Outcomes = await self.service.score(
+                [sample], split=settings.split, timeout=settings.timeout, context=context
+            )
+        except BudgetExceeded:
+            raise
+        except ScoringFailed as failed:  # said as for a reward without a context
+            outcomes = failed.outcomes
         return settled(outcomes)[0]
 
     def _sample(self, keywords: Mapping[str, Any]) -> Entry:
