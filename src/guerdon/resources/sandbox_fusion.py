@@ -64,7 +64,7 @@ class SandboxFusion(Resource):
         """Wait for no answer any more; the server is not told."""
         self._interrupted.set()
         for connection in list(self._asking):
-            with contextlib.suppress(OSError, AttributeError):  # it has ended, or not connected yet
+            with contextlib.suppress(OSError, AttributeError):  # it has ended, or will see it
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def run(self, program: Program) -> Run:
@@ -103,6 +103,9 @@ class SandboxFusion(Resource):
             headers["authorization"] = f"Bearer {self._spec.token}"
         self._asking.add(connection)
         try:
+            connection.connect()
+            if self._interrupted.is_set():
+                raise ConnectionAbortedError("nobody waits for it any more")
             connection.request("POST", address.path.rstrip("/") + PATH, body, headers)
             answer = connection.getresponse()
             status, data = answer.status, answer.read(MOST_BYTES + 1)
