@@ -36,8 +36,12 @@ VERL = {
         "searchR1_musique",
         "searchR1_bamboogle",
     ],
-    "code_stdio": ["codecontests", "apps", "codeforces", "taco"],
-    "code_python": ["openai/openai_humaneval", "google-research-datasets/mbpp"],
+    "code_stdio": ["codecontests", "apps", "codeforces", "taco", "livecodebench/lite"],
+    "code_python": [
+        "openai/openai_humaneval",
+        "google-research-datasets/mbpp",
+        "KodCode/KodCode-V1",
+    ],
     "clevr_count": ["BUAADreamer/clevr_count_70k"],
 }
 

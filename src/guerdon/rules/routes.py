@@ -44,6 +44,11 @@ ROUTES: dict[str, str] = {
     "*humaneval*": "code_python",
     "*HumanEval*": "code_python",
     "*mbpp*": "code_python",
+    "*kodcode*": "code_python",
+    "*KodCode*": "code_python",
+    # programs that print, or functions whose cases are data
+    "*livecodebench*": "code_stdio",
+    "*LiveCodeBench*": "code_stdio",
     # verl: rlla, reached there by a custom function only
     "rlla*": "rlla",
     # AReaL finds these names anywhere in the dataset's path
