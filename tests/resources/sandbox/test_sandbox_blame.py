@@ -339,11 +339,14 @@ def test_who_is_to_blame(
     ended: Status | None,
 ) -> None:
     """For a program that may take one second, by how long others kept it waiting."""
-    monkeypatch.setattr(Waiting, "look", lambda self, now: None)
+    looks: list[float] = []
+    monkeypatch.setattr(Waiting, "look", lambda self, now: looks.append(now))
     monkeypatch.setattr(Waiting, "since", lambda self, moment: 1000 * waited)
+    monkeypatch.setattr(running, "LOOK_SECONDS", 1000.0)
     with sandbox.start(Command(argv=("sleep", "1000")), Limits(wall_seconds=60)) as victim:
         since = time.monotonic() - 1000 * passed
         more = victim.overdue(since, 1000.0, "it took too long")
+        assert looks  # what it waited since the last look counts, too
         assert (more is None) == (ended is not None)
         if ended is None:
             assert victim.tick()

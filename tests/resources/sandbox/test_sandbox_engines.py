@@ -20,8 +20,19 @@ import pytest
 from engines import REQUIRED, working
 
 from guerdon.errors import Unavailable
-from guerdon.resources.sandbox import Command, Limits, Sandbox, Status, launcher, probe, tree
+from guerdon.resources.sandbox import (
+    Command,
+    Limits,
+    Sandbox,
+    Status,
+    landlock,
+    launcher,
+    probe,
+    running,
+    tree,
+)
 from guerdon.resources.sandbox.bubblewrap import Bubblewrap
+from guerdon.resources.sandbox.engine import UNMEASURED
 from guerdon.resources.sandbox.landlock import Landlock
 from guerdon.resources.sandbox.probe import Leaky
 from guerdon.resources.sandbox.running import exit_code
@@ -248,6 +259,27 @@ def test_no_descriptor_is_left(sandbox: Sandbox) -> None:
     assert result.status is Status.SANDBOX_FAILED
     assert "Too many open files" in result.detail
     assert sandbox.run(Command(argv=("true",))).status is Status.OK
+
+
+def test_a_run_before_the_first_look_reads_nothing_of_its_tree(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that short programs do not pay for looks."""
+
+    def read(path: str) -> str:
+        raise AssertionError(path)
+
+    monkeypatch.setattr(running, "LOOK_SECONDS", 1000.0)
+    monkeypatch.setattr(tree, "_read", read)
+    assert sandbox.run(Command(argv=("true",), files={"a": b"b"})).status is Status.OK
+
+
+def test_a_folder_that_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = working(Sandbox("landlock"), "landlock")
+    monkeypatch.setattr(landlock, "_size", lambda folder, enough: UNMEASURED)
+    result = sandbox.run(Command(argv=("sleep", "1000")), Limits(wall_seconds=60))
+    assert result.status is Status.OUTPUT
+    assert "cannot be measured" in result.detail
 
 
 def test_nothing_is_left_behind(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from guerdon.errors import Unavailable
 from guerdon.resources.sandbox import Command, Limits, Result, Sandbox, Status
+from guerdon.resources.sandbox.keeping import kept_files
 from guerdon.resources.sandbox.sandbox import broken
 
 
@@ -69,6 +70,38 @@ def test_environment_is_empty(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch)
 def test_runs_share_nothing(sandbox: Sandbox) -> None:
     assert sandbox.run(Command(argv=("sh", "-c", "echo 1 > left"))).status is Status.OK
     assert sandbox.run(Command(argv=("sh", "-c", "test ! -e left"))).status is Status.OK
+
+
+@pytest.mark.parametrize("keep", [(), ("left",)])
+def test_the_end_is_that_of_the_program(sandbox: Sandbox, keep: tuple[str, ...]) -> None:
+    """Also where another program brings its files back."""
+    start = "import ctypes, os\nos.write(os.open('left', os.O_CREAT | os.O_WRONLY), b'x')\n"
+    for end, status in (
+        ("ctypes.string_at(0)", Status.SIGNALLED),
+        ("os._exit(3)", Status.NONZERO),
+        ("os._exit(0)", Status.OK),
+    ):
+        result = sandbox.run(python(sandbox, start + end, keep=keep))
+        assert result.status is status, result
+        assert result.files == dict.fromkeys(keep, b"x")
+
+
+@pytest.mark.parametrize(
+    ("sent", "files"),
+    [
+        (b"", {}),
+        (bytes(12), {"a": b""}),
+        (bytes([1, 0, 0, 0, 2]) + bytes(7) + b"xy" + bytes(12), {"b": b"xy", "a": b""}),
+        (bytes([0, 0, 0, 0, 3]) + bytes(7) + b"xy", {}),
+        (bytes([0, 0, 0, 0, 1]) + bytes(6), {}),
+        (bytes([2, 0, 0, 0, 1]) + bytes(7) + b"x" + bytes(12), {}),
+        (b"\xff" * 99, {}),
+    ],
+)
+def test_what_is_brought_back_is_read_as_data_of_a_stranger(
+    sent: bytes, files: dict[str, bytes]
+) -> None:
+    assert kept_files(sent, ["a", "b"]) == files
 
 
 def test_links_are_not_brought_back(sandbox: Sandbox, tmp_path: Path) -> None:
