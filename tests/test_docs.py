@@ -46,7 +46,7 @@ def test_every_block_of_the_page_works(page: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    runnable = re.findall(r"^```(?:python|console)$|^# \S+\.yaml$", page.read_text(), re.MULTILINE)
+    runnable = re.findall(r"^```(?:python|console|yaml)$", page.read_text(), re.MULTILINE)
     assert int(done.stdout.split()[-2]) == len(runnable)
 
 

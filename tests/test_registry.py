@@ -144,6 +144,7 @@ class TestByName:
             ("guerdon.sample:Sampel", "has no 'Sampel' (did you mean 'Sample'?)"),
             ("guerdon.sample:", "write pkg.mod:NAME or path.py:NAME"),
             (":exact", "write pkg.mod:NAME or path.py:NAME"),
+            ("verl:v.py", "'verl:v.py' names no function of the file: write verl:v.py:NAME"),
             ("no_such_pkg.mod:exact", "cannot import 'no_such_pkg.mod': No module named"),
         ],
     )

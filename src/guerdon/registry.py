@@ -189,6 +189,8 @@ def target_of(reference: str) -> Any:
     module_name, _, attribute = reference.rpartition(":")
     if not module_name or not attribute:
         raise UnknownReward(f"{reference!r} is no reference: write pkg.mod:NAME or path.py:NAME")
+    if attribute.endswith(".py"):
+        raise UnknownReward(f"{reference!r} names no function of the file: write {reference}:NAME")
     module = load_file(module_name) if module_name.endswith(".py") else import_module(module_name)
     target: Any = module
     for part in attribute.split("."):

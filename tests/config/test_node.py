@@ -35,6 +35,9 @@ NODES = [
         {"limit": 3, "inner": None},
     ),
     ("{name: cfg_exact, _settings_: {name: mine, deadline: 2}}", "mine", {}),
+    ("{_target_: cfg_exact, method: loose}", "cfg_exact", {"method": "loose"}),
+    ("{_target_: cfg_length, limit: 3}", "cfg_length", {"limit": 3, "inner": None}),
+    ("{_target_: cfg_exact, _settings_: {name: mine}}", "mine", {}),
 ]
 
 
@@ -52,6 +55,19 @@ def test_a_file_may_be_a_reward_by_itself(
     load_text: Loader, node: str, name: str, options: dict[str, object]
 ):
     assert load_text(node).reward.name == name
+
+
+@pytest.mark.parametrize("reference", ["verl:rewards.py:plain", "verl:{folder}/rewards.py:plain"])
+def test_a_function_of_a_trainer_is_the_same_under_either_head(
+    load_text: Loader, folder: Path, reference: str
+):
+    reference = reference.format(folder=folder)
+    named, targeted = (
+        load_text(f"reward: {{{head}: '{reference}', scale: 2.0}}").reward
+        for head in ("name", "_target_")
+    )
+    assert named.fingerprint == targeted.fingerprint
+    assert named.fingerprint == resolve(f"verl:{folder}/rewards.py:plain", scale=2.0).fingerprint
 
 
 def test_the_same_reward_in_python_has_the_same_fingerprint(load_text: Loader, folder: Path):
@@ -355,6 +371,10 @@ class TestRoutes:
         ("reward: {_target_: subprocess.Popen, args: [echo]}", "is nothing that a configuration"),
         ("reward: {_target_: pathlib.Path}", "is nothing that a configuration may build"),
         ("reward: {_target_: no.such.thing}", "reward._target_: cannot import 'no'"),
+        ("reward: {_target_: cfg_exakt}", "reward._target_: no reward is named 'cfg_exakt' (did"),
+        ("reward: {_target_: 'verl:lost.py:f'}", "reward._target_: no file "),
+        ("reward: {_target_: 'verll:rewards.py:plain'}", "no calling convention is named 'verll'"),
+        ("reward: {_target_: 'verl:rewards.py'}", "write verl:rewards.py:NAME"),
         ("reward: {_target_: 3}", "reward._target_: a target is a text such as pkg.mod.Class"),
         (
             "reward: {_target_: 'rewards.py:CfgLength', limit: 3, _partial_: true}",

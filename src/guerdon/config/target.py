@@ -1,6 +1,6 @@
 """What `_target_` may build: things that Guerdon knows, and functions that say they return one.
 
-A configuration names code, it never is code: a target is imported by its path and nothing is
+A configuration names code, it never is code: a target is found by its path or name and nothing is
 evaluated. Of what is found only these are called: classes of Guerdon or derived from one, and
 functions whose return annotation is such a class. A function without one is a reward function.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_type_hints
@@ -65,15 +66,17 @@ def locate(reference: str, place: Place) -> Any:
     """The object that a target names.
 
     Args:
-        reference: `pkg.mod:attr`, `pkg.mod.attr` or `/path/file.py:attr`.
+        reference: `pkg.mod:attr`, `pkg.mod.attr` or `/path/file.py:attr`; a registered name, which
+            here has no dot; or a function of a trainer's convention (`verl:/path/file.py:attr`).
         place: of the reference.
 
     Raises:
         ConfigError: nothing is there.
     """
-    with_colon = reference if ":" in reference else _with_colon(reference)
     try:
-        return registry.target_of(with_colon)
+        if registry.split_convention(reference)[0] or not re.search("[.:]", reference):
+            return registry.find(reference)
+        return registry.target_of(reference if ":" in reference else _with_colon(reference))
     except UnknownReward as error:
         raise place.error(str(error)) from error
 
