@@ -359,6 +359,18 @@ def test_auto_routes_by_data_source(monkeypatch):
         score("somewhere/else", "#### 4", "4")
 
 
+@reward(name="dapo_like", value_range=(-1.0, 1.25), auto_register=False)
+def dapo_like(response: str, ground_truth: str) -> dict:
+    return {"score": 1.25 if response == ground_truth else -1.0, "acc": response == ground_truth}
+
+
+def test_the_accuracy_that_a_reward_measures_is_the_accuracy():
+    """verl's validation averages `acc`: a score of -1 is no accuracy of -1."""
+    rows = [score("any", text, "4", reward=dapo_like) for text in ("4", "5")]
+    assert [(row["score"], row["acc"]) for row in rows] == [(1.25, 1.0), (-1.0, 0.0)]
+    assert "acc" not in score("any", "4", "4", reward=dapo_like, acc=False)
+
+
 # --- processes
 
 

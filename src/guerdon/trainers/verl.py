@@ -71,8 +71,8 @@ class Settings(ScalarSettings, frozen=True, kw_only=True):
 
     Attributes:
         reward: a name, `pkg.mod:name`, `/path/rewards.py:name`, a YAML file, or `auto`.
-        acc: whether a row repeats the score as `acc`, which verl's own scalar rewards do, and
-            which validation and group filtering look for.
+        acc: whether a row has `acc`, which validation and group filtering look for: the metric of
+            that name where a score carries one, else the score, as verl's own scalar rewards do.
         components: names of components, or of metrics that scores carry, to report; by default the
             components that the reward declares. For `auto` they must be named, because every row
             needs the same keys.
@@ -100,10 +100,10 @@ async def compute_score(
         settings: see `Settings`; verl fills them from `reward_kwargs`.
 
     Returns:
-        `score`; `acc` (the same); `guerdon_outcome`: "score", "abstention" or "failure";
-        `guerdon_failure`: kind, blame and message, or ""; `guerdon_assigned`: 1.0 where the score
-        was assigned and not measured, else 0.0; and `component/NAME` for each component, None
-        where it has no score.
+        `score`; `acc` (the metric of that name, else the same); `guerdon_outcome`: "score",
+        "abstention" or "failure"; `guerdon_failure`: kind, blame and message, or "";
+        `guerdon_assigned`: 1.0 where the score was assigned and not measured, else 0.0; and
+        `component/NAME` for each component, None where it has no score.
 
     Raises:
         ScoringFailed: there is no score and no `neutral`, or too many failed.
@@ -272,13 +272,13 @@ class Scorer(ScalarFunction[Settings]):
         """What verl gets for a scored sample."""
         outcome, number, assigned = settled
         row: Row = {"score": cast("float", number)}
+        metrics = outcome.metrics if isinstance(outcome, Score) else EMPTY
         if self.settings.acc:
-            row["acc"] = number
+            row["acc"] = metrics.get("acc", number)
         row[OUTCOME] = kind_of(outcome)
         row[FAILURE] = text_of(outcome)
         row[ASSIGNED] = float(assigned)
         found = components_of(outcome)
-        metrics = outcome.metrics if isinstance(outcome, Score) else EMPTY
         for key, name in self._columns.items():
             row[key] = found[name] if name in found else metrics.get(name)
         return row
