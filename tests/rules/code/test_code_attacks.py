@@ -59,7 +59,7 @@ CASES = {
     "inputs": [f"{x}\n" for x in SECRETS],
     "outputs": [f"{y}\n" for y in SECRETS.values()],
 }
-SECONDS = {"case_seconds": 1.0, "program_seconds": 2.0, "memory_mib": 192}
+SECONDS = {"case_seconds": 0.5, "program_seconds": 1.5, "memory_mib": 192}
 
 
 def test_there_are_at_least_forty() -> None:
@@ -74,10 +74,11 @@ def test_the_honest_program_earns_all(engine: Any, form: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTION_ATTACKS)
 def test_function_attack_earns_nothing(engine: Any, name: str) -> None:
-    for form in ("check", "all") if engine == "bubblewrap" else ("difference",):
-        reward = CodePython(engine=engine, credit="fraction", **SECONDS)
-        outcome = outcome_of(reward, name, TESTS[form])
-        assert outcome.value == 0.0, (form, outcome)
+    # Compared in this process with one engine, and in a sandbox of the tests with the other.
+    form = "check" if engine == "bubblewrap" else "all"
+    reward = CodePython(engine=engine, credit="fraction", **SECONDS)
+    outcome = outcome_of(reward, name, TESTS[form])
+    assert outcome.value == 0.0, outcome
 
 
 def outcome_of(reward: CodePython, name: str, tests: Any) -> Score:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from guerdon.outcome import Failure, Score
 from guerdon.policy import Policy, Retry
 from guerdon.resources.sandbox import Result, Running, Sandbox, Status
 from guerdon.resources.sandbox.waiting import Waiting
-from guerdon.rules.code import python_reward
+from guerdon.rules.code import python_reward, testing
 from guerdon.rules.code.form_reward import CodeLint, CodeSyntax
 from guerdon.rules.code.python_reward import CodePython
 from guerdon.rules.code.stdio_reward import CodeStdio
@@ -28,7 +29,7 @@ from guerdon.service import RewardService
 
 pytestmark = pytest.mark.usefixtures("any_sandbox")
 
-SHORT = {"case_seconds": 1.0, "program_seconds": 2.0}
+SHORT = {"case_seconds": 0.5, "program_seconds": 2.0}
 
 
 def fenced(code: str, tag: str = "python") -> str:
@@ -188,11 +189,13 @@ RETURNED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("test", FAULTS.values(), ids=FAULTS.keys())
-def test_nothing_that_a_program_returns_is_the_fault_of_the_data(test: str) -> None:
-    for value in RETURNED:
-        code = f"def f(x): return {value}\ndef g(x): return 0"
-        assert python(code, {"test": test})["score"] == 0.0, value
+@pytest.mark.parametrize("value", RETURNED)
+def test_nothing_that_a_program_returns_is_the_fault_of_the_data(value: str) -> None:
+    code = f"def f(x): return {value}\ndef g(x): return 0"
+    # Both ways round: what ends the tests early hides what comes after it.
+    for tests in (list(FAULTS.values()), list(FAULTS.values())[::-1]):
+        result = python(code, {"test_list": tests}, credit="fraction")
+        assert result["score"] == 0.0, result
 
 
 VECTOR = """
@@ -389,20 +392,29 @@ def test_completions_go_on_where_the_prompt_ends() -> None:
     assert program["score"] == 1.0  # the prompt's imports are there
 
 
-def test_packages(tmp_path: Path) -> None:
-    for folder in [tmp_path, *tmp_path.parents][:-2]:
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(0o755)
-    (tmp_path / "helpful.py").write_text("def square(x): return x * x\n")
-    (tmp_path / "helpful.py").chmod(0o644)
+@pytest.fixture
+def package() -> Iterator[str]:
+    """A folder with a module that anybody may read.
+
+    Not below pytest's own: another pytest that starts closes that to all others.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        module = Path(folder, "helpful.py")
+        module.write_text("def square(x): return x * x\n")
+        module.chmod(0o644)
+        Path(folder).chmod(0o755)
+        yield folder
+
+
+def test_packages(package: str) -> None:
     code, truth = "from helpful import square as f", THREE
     assert python(code, truth)["score"] == 0.0
-    assert python(code, truth, packages=[str(tmp_path)])["score"] == 1.0
+    assert python(code, truth, packages=[package])["score"] == 1.0
     tested = {"test": "import helpful\nassert f(3) == helpful.square(3)"}
-    assert python("def f(x): return 9", tested, packages=[str(tmp_path)])["score"] == 1.0
+    assert python("def f(x): return 9", tested, packages=[package])["score"] == 1.0
     program = "import helpful\nprint(helpful.square(int(input())))"
     cases = {"inputs": ["3"], "outputs": ["9"]}
-    assert stdio(program, cases, packages=[str(tmp_path)])["score"] == 1.0
+    assert stdio(program, cases, packages=[package])["score"] == 1.0
 
 
 def test_deeply_nested_tests() -> None:
@@ -528,11 +540,12 @@ def test_all_cases_together_have_a_limit() -> None:
     assert 0.0 < result["score"] < 1.0
 
 
-def test_cases_of_many_megabytes() -> None:
-    many = {"inputs": ["7" * (9 << 20)] * 3, "outputs": [str(9 << 20)] * 3}
+def test_cases_of_many_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {"inputs": ["7" * (6 << 20)] * 3, "outputs": [str(6 << 20)] * 3}
     assert stdio("print(len(input()))", many)["score"] == 1.0
+    monkeypatch.setattr(testing, "JOB_BYTES", 17 << 20)
     with pytest.raises(BadInput, match="too large"):
-        stdio("print(1)", {"inputs": ["7" * (90 << 20)] * 3, "outputs": [""] * 3})
+        stdio("print(1)", many)
 
 
 def test_usual_names_and_ends_of_programs() -> None:
