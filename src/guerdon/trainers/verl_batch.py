@@ -27,11 +27,11 @@ class Row(NamedTuple):
 
     Attributes:
         data_source: routes the reward.
-        response: text, special tokens skipped, as verl's own managers decode it.
+        response: text; see `decoded`.
         response_ids: tokens of the response, padding left out.
         response_mask: 1 for those that the policy wrote and 0 for what tools answered; None in the
             streaming path, where verl does not hand it over.
-        prompt_ids: gives the tokens of the prompt as a tensor; few rewards read them.
+        prompt_ids: gives the tokens of the prompt as an array; few rewards read them.
         ground_truth: `reward_model.ground_truth`, None where there is none.
         extra_info: a copy, with what verl adds to it.
         prompt: messages or text, None where the batch has none.
@@ -73,13 +73,14 @@ class SpannedScore(float):
         return SpannedScore, (float(self), self.spans, self.offsets)
 
 
-def read_row(data: Any, index: int, tokenizer: Any, key: str = "data_source") -> Row:
+def read_row(data: Any, index: int, tokens: Any, response: str, key: str = "data_source") -> Row:
     """One row of a batch.
 
     Args:
         data: a `DataProto`.
         index: of the row; -1 is the last output of a trajectory, the one that verl scores.
-        tokenizer: of the policy.
+        tokens: see `response_tokens`.
+        response: what they say; see `decoded`.
         key: column of the data source.
 
     Raises:
@@ -93,11 +94,10 @@ def read_row(data: Any, index: int, tokenizer: Any, key: str = "data_source") ->
                 "need data_source and reward_model; verl's V1 trainer hands neither to a colocated "
                 "reward model"
             )
-    tokens = response_tokens(data, index)
     problem = _problem(columns, index)
     return Row(
         data_source=str(columns[key][index]),
-        response=tokenizer.decode(tokens, skip_special_tokens=True),  # a tensor: twice as fast
+        response=response,
         response_ids=tokens.tolist(),
         response_mask=_written(data, index, len(tokens)),
         prompt_ids=partial(prompt_tokens, data, index),
@@ -110,38 +110,51 @@ def read_row(data: Any, index: int, tokenizer: Any, key: str = "data_source") ->
 
 
 def prompt_tokens(data: Any, index: int) -> Any:
-    """The tokens of a prompt without padding, as a tensor.
+    """The tokens of a prompt without padding, as an array.
 
     Padding is at the end where verl says their number as `prompt_len`, else at the start.
     """
-    prompts = data.batch["prompts"][index]
+    prompts = _array(data, "prompts")[index]
     lengths = data.non_tensor_batch.get("prompt_len")
     if lengths is not None:
         return prompts[: int(lengths[index])]
-    width = prompts.shape[-1]
-    return prompts[width - int(data.batch["attention_mask"][index, :width].sum()) :]
+    width = len(prompts)
+    return prompts[width - int(_array(data, "attention_mask")[index, :width].sum()) :]
 
 
 def response_tokens(data: Any, index: int) -> Any:
-    """The tokens of a response without padding, as a tensor; none for an empty one.
+    """The tokens of a response without padding, as an array; none for an empty one.
 
     verl says their number as `response_len` where outputs of several lengths are together: the
     mask of those is padded at its end, and its last columns are not the response's.
     """
-    responses = data.batch["responses"][index]
+    response = _array(data, "responses")[index]
     lengths = data.non_tensor_batch.get("response_len")
     if lengths is not None:
-        count = int(lengths[index])
-    else:
-        width = data.batch["prompts"].shape[-1]
-        count = int(data.batch["attention_mask"][index, width:].sum())
-    return responses[:count]
+        return response[: int(lengths[index])]
+    mask = _array(data, "attention_mask")[index]  # of the prompt and the response
+    return response[: int(mask[len(mask) - len(response) :].sum())]
+
+
+def _array(data: Any, name: str) -> Any:
+    """A tensor as an array: each step of an index takes torch microseconds."""
+    return data.batch[name].numpy(force=True)
+
+
+def decoded(tokens: Any, tokenizer: Any) -> str:
+    """Text of tokens, special ones skipped, as verl's own managers decode it.
+
+    Args:
+        tokens: an array, which tokenizers check faster than a list.
+        tokenizer: of the policy.
+    """
+    return tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def _written(data: Any, index: int, count: int) -> list[int] | None:
     if "response_mask" not in data.batch.keys():  # noqa: SIM118 - a TensorDict is no mapping
         return None
-    return data.batch["response_mask"][index][:count].tolist()
+    return _array(data, "response_mask")[index, :count].tolist()
 
 
 def _problem(columns: Mapping[str, Any], index: int) -> str:

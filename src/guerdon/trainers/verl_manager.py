@@ -19,7 +19,14 @@ from guerdon.reward import run_coroutine
 from guerdon.service import Entry
 from guerdon.trainers.micro_batch import Settled
 from guerdon.trainers.verl import Scorer, scorer_for
-from guerdon.trainers.verl_batch import Row, assemble, number_for, read_row
+from guerdon.trainers.verl_batch import (
+    Row,
+    assemble,
+    decoded,
+    number_for,
+    read_row,
+    response_tokens,
+)
 
 OWN_MODULE = "pkg://guerdon.trainers.verl"
 INLINE_TOKENS = 2048
@@ -65,10 +72,12 @@ class GuerdonRewardManager:
             BadInput: the batch lacks a column.
             ScoringFailed: there is no score, and no `neutral` was named.
         """
-        if data.batch["responses"].shape[-1] > INLINE_TOKENS:
-            row = await asyncio.to_thread(read_row, data, -1, self._tokenizer)
+        tokens = response_tokens(data, -1)
+        if len(tokens) > INLINE_TOKENS:
+            response = await asyncio.to_thread(decoded, tokens, self._tokenizer)
         else:
-            row = read_row(data, -1, self._tokenizer)
+            response = decoded(tokens, self._tokenizer)
+        row = read_row(data, -1, tokens, response)
         scorer = self._scorers.get(row.data_source)
         if scorer is None:
             scorer = scorer_for(row.data_source, self._settings)
@@ -118,7 +127,7 @@ class GuerdonBatchManager:
         """
         if "rm_scores" in set(data.batch.keys()):
             return _scored_already(data, return_dict)
-        rows = [read_row(data, i, self._tokenizer, self._key) for i in range(len(data))]
+        rows = [self._row(data, index) for index in range(len(data))]
         infos: list[dict[str, Any]] = []
         numbers: list[float] = []
         for row, scorer, settled in self._scored(rows):
@@ -130,6 +139,10 @@ class GuerdonBatchManager:
             return tensor
         columns = {key: [info[key] for info in infos] for key in (infos[0] if infos else ())}
         return {"reward_tensor": tensor, "reward_extra_info": columns}
+
+    def _row(self, data: Any, index: int) -> Row:
+        tokens = response_tokens(data, index)
+        return read_row(data, index, tokens, decoded(tokens, self._tokenizer), self._key)
 
     def _scored(self, rows: Sequence[Row]) -> list[tuple[Row, Scorer, Settled]]:
         """All rows of one data source in one batch, the batches beside each other."""
