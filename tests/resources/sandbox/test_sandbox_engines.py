@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import platform
@@ -274,6 +275,64 @@ def test_a_run_before_the_first_look_reads_nothing_of_its_tree(
     assert sandbox.run(Command(argv=("true",), files={"a": b"b"})).status is Status.OK
 
 
+def test_folders_are_counted_until_it_is_enough(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        (open_folder / str(number)).mkdir()
+    looked: list[str] = []
+    scan = os.scandir
+
+    def counted(path: str) -> Any:
+        looked.append(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    found = landlock._size(str(open_folder), 1)  # pyright: ignore[reportPrivateUsage]
+    assert found >= 9 * 4096
+    assert looked == [str(open_folder)]
+
+
+@pytest.mark.parametrize(
+    ("version", "given"),
+    [
+        (1, [0x1FFF]),
+        (2, [0x3FFF]),
+        (3, [0x7FFF]),
+        (4, [0x7FFF, 3]),
+        (5, [0xFFFF, 3]),
+        (6, [0xFFFF, 3, 3]),
+        (9, [0xFFFF, 3, 3]),
+    ],
+)
+def test_all_that_landlock_keeps_is_asked_for(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch, version: int, given: list[int]
+) -> None:
+    """By what each version of the kernel's interface has (Documentation/userspace-api/landlock)."""
+    asked: list[list[int]] = []
+    allowed: list[int] = []
+
+    class Kernel:
+        def syscall(self, call: int, *arguments: Any) -> int:
+            match call, arguments:
+                case launcher.CREATE_RULESET, (None, 0, 1):
+                    return version
+                case launcher.CREATE_RULESET, (attributes, size, 0):
+                    assert size.value == ctypes.sizeof(attributes._obj)
+                    asked.append(list(attributes._obj))
+                    return os.open("/dev/null", os.O_RDONLY)
+                case launcher.ADD_RULE, (_, _, rule, _):
+                    allowed.append(rule._obj.allowed)
+                case _:
+                    assert call == launcher.RESTRICT_SELF
+            return 0
+
+    monkeypatch.setattr(launcher, "_libc", Kernel())
+    launcher.confine_files(["/usr", "/nowhere"], ["/dev/null"], str(open_folder))
+    assert asked == [given]
+    assert allowed == [1 | 4 | 8, 2 | 4, given[0]]
+
+
 def test_a_folder_that_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = working(Sandbox("landlock"), "landlock")
     monkeypatch.setattr(landlock, "_size", lambda folder, enough: UNMEASURED)
@@ -292,7 +351,10 @@ def test_nothing_is_left_behind(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(tempfile, "mkdtemp", recorded)
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
-    for argv in (("true",), ("sh", "-c", "mkdir -p a/b; chmod 0 a; ln -s / c; exit 3")):
+    for argv in (
+        ("true",),
+        ("sh", "-c", "umask 0477; mkdir a; umask 0; touch a/b; ln -s / c; exit 3"),
+    ):
         sandbox.run(Command(argv=argv, files={"x/y": b"z"}, keep=("c",)))
     assert not [folder for folder in made if Path(folder).exists()]
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
