@@ -70,22 +70,26 @@ def where(request):
 def failing(request, pool):
     """What becomes of every fault, by trainer and place.
 
-    The faults of one trainer are scored at once, so that the deadlines pass at the same time.
+    The faults of one trainer are scored at once, so that the deadlines pass at the same time. Those
+    that end a worker are real once; to a trainer that is to raise, the reward only says them, as
+    a new worker for each would be most of the time of these tests.
     """
     known = {}
 
     async def rows_of(trainer, where):
         if (trainer, where) not in known:
-            remote = request.getfixturevalue("remote") if where == "remote" else None
+            remote = request.getfixturevalue("remote")
             calls = {}
             for ask, name, faults in ASKED:
-                reward = remote(name) if remote else cases.reference(name)
                 ask_for = getattr(adapter(trainer), ask)
                 for fault in faults:
                     rows = cases.rows_with(fault)
-                    calls[ask, name, fault] = ask_for(reward, rows, None if remote else pool)
+                    key = ask, name, fault
+                    calls["pool", *key] = ask_for(cases.reference(name), rows, pool)
+                    calls["remote", *key] = ask_for(remote(name), rows, None)
             seen = await asyncio.gather(*calls.values())
-            known[trainer, where] = dict(zip(calls, seen, strict=True))
+            for (place, *key), found in zip(calls, seen, strict=True):
+                known.setdefault((trainer, place), {})[tuple(key)] = found
         return known[trainer, where]
 
     return rows_of
@@ -94,7 +98,7 @@ def failing(request, pool):
 ASKED = (
     # how the trainer is asked to go on, the reward, its faults
     ("score_on", "faulty", (*cases.FAULTS, "abstention")),
-    ("score", "faulty", (*cases.FAULTS, "abstention")),
+    ("score", "faulty", (*map(cases.told, cases.FAULTS), "abstention")),
     ("score", "candidate_faulty", cases.CANDIDATE_FAULTS),
 )
 
@@ -120,7 +124,7 @@ async def test_a_failure_is_never_a_silent_number(fault, trainer, where, failing
 @pytest.mark.parametrize("fault", cases.FAULTS)
 async def test_a_failure_raises_unless_the_user_says_otherwise(fault, trainer, where, failing):
     kind, blame = cases.FAULTS[fault]
-    seen = (await failing(trainer, where))["score", "faulty", fault]
+    seen = (await failing(trainer, where))["score", "faulty", cases.told(fault)]
     assert isinstance(seen[1], ScoringFailed)
     assert f"faulty: {kind} ({blame})" in str(seen[1])
     for neighbour in (seen[0], seen[2]):

@@ -92,9 +92,9 @@ def test_a_forked_child_starts_afresh():
     ("name", "package", "found", "works"),
     [
         ("areal", "areal", "1.0.3", "areal 1.0.4 or later (1.0.4 is tested)"),
-        ("openrlhf", "openrlhf", "0.8.0", "openrlhf 0.11.0 or later (0.11.2 is tested)"),
+        ("openrlhf", "openrlhf", "0.8.0", "openrlhf 0.11.2 or later (0.11.2 is tested)"),
         ("verifiers", "verifiers", "0.1.3", "verifiers 0.4.0 or later (0.4.0 is tested)"),
-        ("skyrl", "skyrl-gym", "0.1.1", "skyrl-gym 0.2.0 or later (0.4.0 is tested)"),
+        ("skyrl", "skyrl-gym", "0.1.1", "skyrl-gym 0.4.0 or later (0.4.0 is tested)"),
     ],
 )
 def test_another_version_of_the_trainer_says_which_ones_work(
@@ -184,6 +184,18 @@ def test_lists_of_openrlhf_that_do_not_fit_stop_the_run():
     with pytest.raises(openrlhf.StopTraining, match="2 queries, 1 prompts and 1 labels"):
         function(["a", "b"], ["a"], ["b"])
     function.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ImportError("no torch")])
+def test_no_error_is_left_to_openrlhf_which_swallows_it(monkeypatch, error):
+    function = openrlhf.reward_func_for(cases.reference("rule_of_text"))
+
+    def broken(_):
+        raise error
+
+    monkeypatch.setattr(function, "score_one_sync", broken)
+    with pytest.raises(openrlhf.StopTraining, match=f"{type(error).__name__}: {error}"):
+        function(["6*7?42"], ["6*7?"], ["42"])
 
 
 def test_a_reward_spec_of_skyrl_that_is_no_mapping_is_named():

@@ -80,9 +80,7 @@ class RewardFunc(ScalarFunction[Settings]):
     """What OpenRLHF calls; see `reward_func_for`."""
 
     trainer = "OpenRLHF"
-    versions = Versions(
-        "openrlhf", least="0.11.0", tested="0.11.2", needs="reward_func that returns a dict"
-    )
+    versions = Versions("openrlhf", least="0.11.2", tested="0.11.2", needs="tested reward_func")
 
     def __init__(self, reward: RewardLike, settings: Settings) -> None:
         super().__init__(reward, settings)

@@ -46,9 +46,7 @@ class StepReward(ScalarFunction[ScalarSettings]):
     """
 
     trainer = "SkyRL"
-    versions = Versions(
-        "skyrl-gym", least="0.2.0", tested="0.4.0", needs="get_metrics of an environment"
-    )
+    versions = Versions("skyrl-gym", least="0.4.0", tested="0.4.0", needs="tested BaseTextEnv")
 
     def settle(self, prompt: Any, action: str, extras: Mapping[str, Any]) -> Settled:
         """Score one action.

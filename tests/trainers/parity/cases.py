@@ -68,6 +68,15 @@ FAULTS = {
     "cancelled": ("cancelled", "infrastructure"),
 }
 
+KILLING = ("timeout", "crashed")
+"""Faults that cost a worker process."""
+
+
+def told(fault: str) -> str:
+    """The fault of the same kind that costs no worker: the reward says that it is so."""
+    return f"told {fault}" if fault in KILLING else fault
+
+
 CANDIDATE_FAULTS = ("timeout", "crashed")
 """Faults that `candidate_faulty` declares: what a candidate causes earns the worst end, flagged."""
 

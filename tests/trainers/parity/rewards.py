@@ -61,7 +61,7 @@ def hash_of(text: str) -> int:
 tiny_model = TinyModel()
 
 
-@reward(name="faulty", value_range=(0.0, 1.0), deadline=0.5, auto_register=False)
+@reward(name="faulty", value_range=(0.0, 1.0), deadline=1.0, auto_register=False)
 def faulty(response: str, fault: str = ""):
     """Fails in the way that the sample names, else 1."""
     if fault == "timeout":
@@ -72,6 +72,8 @@ def faulty(response: str, fault: str = ""):
         raise ValueError("a bug in the reward")
     if fault == "bad_input":
         raise BadInput("the ground truth is unusable")
+    if fault in ("told timeout", "told crashed"):
+        raise RewardFailure("it is so", kind=fault.removeprefix("told "), blame="scorer")
     if fault in ("unavailable", "overloaded", "cancelled"):
         raise RewardFailure(f"it is {fault}", kind=fault, blame="infrastructure")
     returned = {"non_finite": math.nan, "bad_output": "good", "out_of_range": 2.0}
@@ -81,7 +83,7 @@ def faulty(response: str, fault: str = ""):
 @reward(
     name="candidate_faulty",
     value_range=(0.0, 1.0),
-    deadline=0.5,
+    deadline=1.0,
     candidate_fault=("timeout", "crashed"),
     auto_register=False,
 )
