@@ -349,6 +349,14 @@ def test_a_service_keeps_its_policy():
             asyncio.run(verl.compute_score_for(service, neutral=0.0)("x", "abc", "b"))
 
 
+def test_a_split_without_a_policy_is_an_error_before_anything_is_scored():
+    with (
+        RewardService(echo, policy={"validation": Policy()}) as service,
+        pytest.raises(ConfigError, match=r"no policy for split 'train' \(policies: validation\)"),
+    ):
+        verl.Scorer(service, verl.Settings())
+
+
 def test_auto_routes_by_data_source(monkeypatch):
     monkeypatch.setattr(registry, "_routes", {"openai/gsm8k": RULE, "mine/*": COMPOSITE})
     gsm8k = score("openai/gsm8k", "#### 4", "4")

@@ -23,7 +23,7 @@ from guerdon.config.section import BackendChoice
 from guerdon.errors import ConfigError, nearest
 from guerdon.injection import SYNONYMS
 from guerdon.outcome import EMPTY, Failure, Outcome, Score
-from guerdon.policy import worst_end
+from guerdon.policy import by_split, of_split, worst_end
 from guerdon.reward import BaseReward
 from guerdon.service import Entry, RewardService
 from guerdon.trainers.component import component_names
@@ -156,9 +156,12 @@ class ScalarFunction(Generic[S]):
             )
         if isinstance(reward, RewardService):
             self.reward: BaseReward = reward.reward
+            policies = reward.policies
         else:
             self._plan = plan(reward, options=settings.options, backend=settings.backend)
             self.reward = self._plan.reward
+            policies = by_split(self._plan.policy)
+        of_split(policies, settings.split)
         if self.reward.scope == "group":
             raise ConfigError(
                 f"reward '{self.reward.name}' scores whole groups, and {self.trainer} hands over "
