@@ -276,6 +276,9 @@ class f:
          "x = f(1)\nx[0] = 2\nassert x.x == [2, 1]\ndel x[1]\nassert x.x == [2]"),
         ("class f:\n    def __init__(self, x): self.x = x\n"
          "    def __bool__(self): return self.x > 1", "assert not f(1)\nassert f(2)"),
+        ("def f(bag, x): return x in bag",
+         "class Bag:\n    def __contains__(self, x): return x % 2 == 0\n"
+         "assert f(Bag(), 2) and not f(Bag(), 3)"),
         ("def f(node):\n    n = 0\n    while node:\n        node, n = node.rest, n + 1\n"
          "    return n",
          "class L:\n    def __init__(self, *rest): self.rest = rest and L(*rest[1:])\n"

@@ -105,7 +105,10 @@ def read_function_tests(
         steps = tuple(map(_listed_case, cast("Sequence[object]", test_list)))
         return _tests(preamble, setup, steps, name)
     if not isinstance(test, str) or not test.strip():
-        raise BadInput("the row has no tests: it needs 'test', 'test_list' or a ground truth")
+        raise BadInput(
+            "the row has no tests: it needs 'test', 'test_list' or a ground truth (of APPS and "
+            "TACO: --map ground_truth=input_output; programs that read input are for code_stdio)"
+        )
     tree = parsed(test, "the tests are")
     check = _check_function(tree)
     if check is None:
