@@ -28,6 +28,8 @@ from resources.games import (
 
 from guerdon.errors import ConfigError, Unavailable, UnportableData
 from guerdon.resources import Batch, Context, Pool, Resource, Resources, Spec
+from guerdon.resources.pool import ResourcePool
+from guerdon.resources.slot import Request
 
 # How long it is held.
 
@@ -53,6 +55,23 @@ def test_what_cannot_be_reset_is_not_used_again(resources: Resources, reset: str
     with Context("r2", resources=resources) as context:
         assert acquire(context, spec) is not first
     assert first.events == ["start", "reset", "stop"]
+
+
+def test_what_was_acquired_last_is_given_back_first(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[int] = []
+    true = ResourcePool.give_back
+
+    def give_back(self: ResourcePool, request: Request, *, end: bool = False) -> None:
+        order.append(self.spec.level)
+        true(self, request, end=end)
+
+    monkeypatch.setattr(ResourcePool, "give_back", give_back)
+    with Context("r", resources=resources) as context:
+        for level in (1, 2, 3):
+            acquire(context, GameSpec(level=level))
+    assert order == [3, 2, 1]
 
 
 def test_global_is_shared_by_live_rollouts_and_outlives_them(resources: Resources) -> None:

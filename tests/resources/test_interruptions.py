@@ -82,7 +82,10 @@ CALLS: dict[str, tuple[Spec[Any], Callable[[Any], Any], Callable[[Any], Any], An
     "workspace": (
         WorkspaceSpec(files={"a": b"1"}, pool=ONE),
         lambda workspace: workspace.run(("sh", "-c", "rm a; sleep 600"), seconds=HOUR / 2),
-        lambda workspace: (workspace.files(), workspace.run(("cat", "a")).stdout),
+        lambda workspace: (
+            workspace.files(),
+            workspace.run(("sh", "-c", "sleep 0.3; cat a")).stdout,
+        ),
         ({"a": b"1"}, b"1"),
     ),
 }

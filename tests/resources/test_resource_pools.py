@@ -184,6 +184,21 @@ def test_requests_are_served_in_their_order(resources: Resources) -> None:
     until(lambda: pool.states() == ["idle"])
 
 
+def test_who_waited_longest_is_first_again_where_what_came_is_broken(resources: Resources) -> None:
+    spec = GameSpec(pool=ONE)
+    order: list[int] = []
+    holder = Context("holder", resources=resources)
+    acquire(holder, spec).healthy = False
+    contexts = [Context(f"r{i}", resources=resources) for i in range(2)]
+    requests = [context._ask(spec, "rollout", None).request for context in contexts]
+    for number, request in enumerate(requests):
+        request.future.add_done_callback(lambda _, n=number: (order.append(n), contexts[n].close()))
+    holder.close()
+    until(lambda: len(order) == 2)
+    assert order == [0, 1]
+    assert len(MADE) == 2
+
+
 def test_many_threads_share_a_few(resources: Resources) -> None:
     spec = GameSpec(pool=Pool(max=3))
     used: list[int] = []
@@ -228,6 +243,24 @@ def test_idle_ones_end_but_for_the_least(resources: Resources, clock: Clock) -> 
     clock.now += 2
     resources.tidy()
     until(lambda: states(resources, spec) == ["idle"])
+    assert len(MADE) == 3  # the one that is left is one of them
+
+
+def test_checks_are_no_use(resources: Resources, clock: Clock) -> None:
+    spec = GameSpec(pool=Pool(idle_seconds=25, check_seconds=10, patience_seconds=5))
+    with Context("r", resources=resources) as context:
+        game = acquire(context, spec)
+    until(lambda: states(resources, spec) == ["idle"])
+    for checks in (1, 2):
+        clock.now += 11
+        resources.tidy()
+        until(lambda n=checks: game.events.count("check") == n)
+        resources.tidy()  # a check that began just now does not hang
+        until(lambda: states(resources, spec) == ["idle"])
+    clock.now += 4
+    resources.tidy()
+    until(lambda: states(resources, spec) == [])
+    assert game.events == ["start", "reset", "check", "check", "stop"]
 
 
 def test_the_least_are_kept_ready(resources: Resources) -> None:

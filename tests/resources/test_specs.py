@@ -57,6 +57,12 @@ def test_the_same_spec_is_the_same_resource_within_a_rollout(resources: Resource
         assert acquire(context, spec) is not acquire(third, spec)
 
 
+def equal(one: Spec[Any], other: Spec[Any]) -> bool:
+    """Whether they are; both operators must say the same."""
+    assert (one == other) is not (one != other)
+    return one == other
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -70,6 +76,7 @@ def test_the_same_spec_is_the_same_resource_within_a_rollout(resources: Resource
 )
 def test_specs_that_only_look_alike_are_different(one: Any, other: Any) -> None:
     assert GameSpec(options=one).key != GameSpec(options=other).key
+    assert not equal(GameSpec(options=one), GameSpec(options=other))
 
 
 def test_a_subclass_with_the_same_fields_is_another_kind() -> None:
@@ -163,7 +170,8 @@ def kind_of(level: int) -> type[GameSpec]:
 
 def test_a_class_that_is_defined_again_is_another_kind(resources: Resources) -> None:
     first, second = kind_of(1)(), kind_of(2)()
-    assert first != second
+    assert not equal(first, second)
+    assert equal(first, type(first)())
     with Context(resources=resources) as context:
         found: list[Any] = [context.acquire_resource_sync(spec) for spec in (first, second)]
         assert [game.told() for game in found] == [1, 2]

@@ -264,12 +264,10 @@ class ResourcePool:
                     self._give_up(slot, now)
                 elif slot.state != "idle":
                     self._look_after(slot, now)
-                elif now - slot.since > pool.idle_seconds and self._living > pool.min:
+                elif now - slot.idle_since > pool.idle_seconds and self._living > pool.min:
                     self._stop(slot)
                 elif now - max(slot.since, slot.checked) > pool.check_seconds:
-                    since = slot.since
                     self._check(slot, None)
-                    slot.since = since  # a check is no use
             self._fill()
 
     @property

@@ -81,13 +81,16 @@ class Slot:
         self.keeper = Keeper(f"guerdon-{what}")
         self.state: State = "starting"
         self.since = now
+        self.idle_since = now
         self.checked = now
         self.request: Request | None = None
         self.ending = False
         resource.kept_by(self.keeper)
 
     def enter(self, state: State, now: float) -> None:
-        """Change the state."""
+        """Change the state. A check is no use: what was idle before it has been idle since then."""
+        if state == "idle" and self.state != "checking":
+            self.idle_since = now
         self.state = state
         self.since = now
 

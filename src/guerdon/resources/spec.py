@@ -114,6 +114,9 @@ class Spec(msgspec.Struct, Generic[R_co], frozen=True, kw_only=True):
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.key == cast("Spec[Any]", other).key
 
+    def __ne__(self, other: object) -> bool:  # a struct's own one compares 1 and 1.0 as equal
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.key)
 
