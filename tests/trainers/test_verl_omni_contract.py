@@ -19,11 +19,22 @@ import pytest
 pytest.importorskip("PIL")
 from PIL import Image
 
-from guerdon.errors import ConfigError, InvalidReward, ScoringFailed, Unavailable
+from guerdon import registry
+from guerdon.errors import (
+    ConfigError,
+    InvalidReward,
+    NameCollision,
+    RewardFailure,
+    ScoringFailed,
+    Unavailable,
+    UnknownReward,
+)
+from guerdon.media import frames_of, pixels_of
 from guerdon.registry import load_file
 from guerdon.reward import reward
 from guerdon.trainers import verl_omni as ours
 from guerdon.trainers.verl import POOL_WORKERS
+from guerdon.trainers.verl_omni import dispatcher
 from guerdon.trainers.verl_omni import jpeg_compressibility as jpeg
 
 PARITY = Path(__file__).with_name("parity")
@@ -205,6 +216,24 @@ def test_a_picture_as_a_data_url_is_lossless(mode):
     assert back.convert("RGBA").tobytes() == picture.convert("RGBA").tobytes()
 
 
+def test_a_frame_that_is_none_is_no_number():
+    nothing = np.full((2, 8, 8, 3), np.nan)
+    with pytest.raises(RewardFailure, match="NaN"):
+        jpeg.compute_score(nothing[0])
+    with pytest.raises(RewardFailure, match="NaN"):
+        jpeg.jpeg_compressibility()(nothing, None)
+
+
+def test_a_data_source_has_one_reward(monkeypatch):
+    monkeypatch.setattr(dispatcher, "_sources", dict(dispatcher._sources))
+    ours.register_source("of the test", "jpeg_incompressibility")
+    ours.register_source("of the test", "jpeg_incompressibility")
+    with pytest.raises(NameCollision, match="scored by 'jpeg_incompressibility' already"):
+        ours.register_source("of the test", "jpeg_compressibility")
+    found = ours.default_compute_score_image("of the test", PICTURE, None)
+    assert found == pytest.approx(-500 * of_chw(PICTURE))
+
+
 def test_what_is_no_picture_has_no_data_url():
     with pytest.raises(ValueError, match="holds no image"):
         ours.pil_image_to_base64(3)
@@ -329,6 +358,38 @@ async def test_a_pool_that_nobody_sized_is_small(backend, workers):
     function.close()
 
 
+async def test_the_route_of_a_data_source():
+    registry.route("pictures of the test", "jpeg_compressibility")
+    found = await ours.compute_score("pictures of the test", PICTURE, None)
+    assert found["score"] == of_chw(PICTURE)
+    with pytest.raises(UnknownReward, match="no reward is routed"):
+        await ours.compute_score("pictures that nobody knows", PICTURE, None)
+
+
+async def test_an_order_that_was_said_holds_for_arrays_and_for_frames():
+    @reward(name="rows", auto_register=False)
+    def rows(data_source, images=(), videos=()) -> float:
+        assert data_source == "my/data"
+        (media,) = (*(images or ()), *(videos or ()))
+        frame = pixels_of(media) if images else frames_of(media).pixels[0]
+        return float(frame.shape[0])
+
+    for layout, height in (("HWC", 3.0), ("CHW", 8.0)):
+        score = ours.compute_score_for(rows, layout=layout)
+        array = np.zeros((3, 8, 3), np.uint8)
+        assert (await score("my/data", array, None))["score"] == height
+        assert (await score("my/data", [array, array], None))["score"] == height
+
+
+def test_services_that_were_started_are_stopped(monkeypatch):
+    asyncio.run(ours.compute_score("x", PICTURE, None, reward="jpeg_compressibility"))
+    closed = []
+    monkeypatch.setattr(ours.ComputeScore, "close", lambda self: closed.append(self.__name__))
+    ours.close()
+    ours.close()
+    assert closed == ["jpeg_compressibility"]
+
+
 def test_it_is_a_coroutine_function_to_the_manager():
     assert inspect.iscoroutinefunction(ours.compute_score)
     assert inspect.iscoroutinefunction(ours.compute_score_for("jpeg_compressibility"))
@@ -425,6 +486,21 @@ async def test_entries_by_path_as_upstream_loads_them(tmp_path, tensor):
     assert math.isnan(found["reward_extra_info"]["component/dark"])
 
 
+@pytest.mark.neural
+async def test_what_a_function_written_for_verl_omni_gets(tmp_path, tensor):
+    """Frames keep their height and width; what runs a reward model is beside `extra_info`."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def told(solution_image, extra_info, model_name):\n"
+        "    assert tuple(solution_image.shape) == (2, 3, 8, 6), solution_image.shape\n"
+        "    assert extra_info == {'num_turns': None, 'rollout_reward_scores': {}}, extra_info\n"
+        "    return float(model_name == 'judge')\n"
+    )
+    clip = tensor(np.zeros((2, 3, 8, 6), np.uint8))
+    score = ours.compute_score_for(f"verl_omni:{file}:told")
+    assert (await score("x", clip, None, {}, model_name="judge"))["score"] == 1.0
+
+
 async def test_the_configuration_line_takes_the_panel():
     panel = {"size": {"reward": "jpeg_compressibility"}}
     found = await ours.compute_score("x", PICTURE, None, {}, reward_functions=panel)
@@ -439,6 +515,7 @@ async def test_the_configuration_line_takes_the_panel():
         ({}, "no entry"),
         ({"a": {"reward": "jpeg_compressibility", "weight": 0}}, "add up to 0"),
         ({"a": {"reward": "jpeg_compressibility", "weight": "2"}}, "weight is a number"),
+        ({"a": {"reward": "jpeg_compressibility", "weight": True}}, "weight is a number"),
         ({"a": {"reward": "jpeg_compressibility", "required": "yes"}}, "true or false"),
         ({"a": {"reward": "jpeg_compressibility", "required": 1}}, "true or false"),
         ({"a": {"reward": "jpeg_compressibility", "missing": "zeor"}}, "did you mean 'zero'"),
