@@ -286,7 +286,9 @@ class TestWhatIsMissing:
 
         report = only(make(needs_extra))
         assert not report.passed
-        assert report.needs == ("pip install 'guerdon[math]'",)
+        assert report.needs == (
+            "pip install '.[math]' in the clone, or 'guerdon[math]' where an index has it",
+        )
         assert {case.verdict for case in report.cases} == {Verdict.NOT_RUN}
 
     @pytest.mark.parametrize("fixtures", [(), (RIGHT,)])

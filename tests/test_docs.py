@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from engines import working
 
+from guerdon import plugins
 from guerdon.resources.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NEEDS = re.compile(r"^<!-- needs (\w+) -->$", re.MULTILINE)
+BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -48,6 +50,36 @@ def test_every_block_of_the_page_works(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     runnable = re.findall(r"^```(?:python|console|yaml)$", page.read_text(), re.MULTILINE)
     assert int(done.stdout.split()[-2]) == len(runnable)
+
+
+def test_pages_install_from_the_clone_because_no_index_has_guerdon() -> None:
+    for page in PAGES:
+        assert "pip install 'guerdon" not in page.read_text(encoding="utf-8"), page.name
+
+
+def test_the_readme_says_where_the_command_is_before_it_uses_it() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.index("\n. .venv/bin/activate\n") < text.index("\nguerdon ")
+
+
+def test_tests_are_run_where_pytest_is() -> None:
+    for page in PAGES:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if "pytest tests/" in line:
+                assert ".venv/bin/python -m pytest tests/" in line, f"{page.name}: {line}"
+
+
+def test_every_convention_is_in_the_table() -> None:
+    page = (ROOT / "docs" / "trainers.md").read_text(encoding="utf-8")
+    for name in plugins.conventions():
+        assert f"\n| `{name}` | " in page, name
+
+
+def test_imports_stand_in_code() -> None:
+    """One at the margin, outside of a block, would be shown as prose."""
+    for page in PAGES:
+        prose = BLOCK.sub("", page.read_text(encoding="utf-8"))
+        assert not re.findall(r"^(?:from \S+ )?import \S+$", prose, re.MULTILINE), page.name
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,14 @@ def test_a_missing_argument_names_itself_and_what_was_there(
         assert name in str(missing)
 
 
+@pytest.mark.parametrize("parameter", ["ground_truth", "answer"])
+def test_a_column_that_holds_the_missing_truth_is_named_with_the_option(parameter: str) -> None:
+    row = Sample(metadata={"input_output": "{}"})
+    assert "--map ground_truth=input_output" in str(bind(function_of(parameter), row))
+    assert "--map" not in str(bind(function_of("response"), row))
+    assert "--map" not in str(bind(function_of(parameter), Sample()))
+
+
 def test_what_the_caller_gave_is_named_as_available() -> None:
     missing = bind(function_of("ground_truth"), Sample(), Call(keywords={"beta": 1}))
     assert missing == MissingArgument("ground_truth", ("beta",))

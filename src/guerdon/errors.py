@@ -136,7 +136,7 @@ class MissingExtra(GuerdonError, ImportError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed: "
-            f"pip install 'guerdon[{extra}]'"
+            f"pip install '.[{extra}]' in the clone, or 'guerdon[{extra}]' where an index has it"
         )
         self.package = package
         self.extra = extra

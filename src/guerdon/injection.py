@@ -75,6 +75,9 @@ SYNONYMS: Mapping[str, str] = {
 }
 """Names that other trainers use for the same things."""
 
+TESTS_COLUMN = "input_output"
+"""Where the datasets APPS and TACO keep what here is the ground truth."""
+
 TEXT_FIELDS = frozenset({"response", "prompt", "ground_truth", "data_source"})
 """Fields that are their own argument where they are text."""
 TEXT_ONLY = frozenset({str})
@@ -109,7 +112,14 @@ class MissingArgument(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         known = ", ".join(self.available) or "nothing"
-        return f"the reward needs '{self.parameter}', which the sample lacks (available: {known})"
+        field = SYNONYMS.get(self.parameter, self.parameter)
+        hint = ""
+        if field == "ground_truth" and TESTS_COLUMN in self.available:
+            hint = f"; map it: {field} from {TESTS_COLUMN} (--map {field}={TESTS_COLUMN})"
+        return (
+            f"the reward needs '{self.parameter}', which the sample lacks "
+            f"(available: {known}){hint}"
+        )
 
 
 class UnusableSample(msgspec.Struct, frozen=True):

@@ -101,7 +101,7 @@ def test_a_failed_case_ends_with_1_and_says_why(run: Run):
 def test_a_missing_extra_ends_with_1_and_the_line_to_install_it(run: Run):
     result = run("mine.py:extra")
     assert result.exit_code == 1
-    assert "needs: pip install 'guerdon[math]'" in result.stdout
+    assert "needs: pip install '.[math]' in the clone, or 'guerdon[math]'" in result.stdout
     assert "0 passed, 0 failed, 1 not run" in result.stdout
 
 

@@ -40,7 +40,7 @@ BLAMELESS = "no fault of the scorer"
 
 _UNSUITABLE = (FailureKind.BAD_INPUT, FailureKind.RAISED)
 _MASK_ALL = Policy(retry=NO_RETRY, on=dict.fromkeys(map(str, Blame), "mask"))
-_INSTALL = re.compile(r"pip install '[^']+'")
+_INSTALL = re.compile(r"pip install '[^']+' in the clone, or '[^']+' where an index has it")
 
 
 def check(

@@ -93,7 +93,7 @@ def test_cases_are_counted(test: str, cases: int) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"test": None, "test_list": None}, "no tests"),
+        ({"test": None, "test_list": None}, "no tests.*--map ground_truth=input_output"),
         ({"test": "  ", "test_list": []}, "no tests"),
         ({"test": "x = 1", "test_list": None}, "no assertion"),
         ({"test": "assert True", "test_list": None}, "no assertion"),
