@@ -97,6 +97,24 @@ def test_user(facts: dict[str, Any], sandbox: Sandbox) -> None:
         assert fields["Seccomp"].strip() == "2"
 
 
+GROUPS = """
+import os, sys
+os.setgroups([4, 27])
+from guerdon.resources.sandbox import Command, Sandbox
+result = Sandbox(sys.argv[1]).run(Command(argv=("id", "-G")))
+print(result.text, result.detail)
+"""
+
+
+def test_groups_of_this_process_are_given_up(sandbox: Sandbox) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root has any to give")
+    argv = [sys.executable, "-c", GROUPS, sandbox.engine.name]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    (group,) = done.stdout.split()
+    assert int(group) >= 65534
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [

@@ -178,6 +178,12 @@ def test_the_unsafe_engine_has_to_be_named() -> None:
     assert looping.status is Status.TIMEOUT
 
 
+def test_a_program_that_ends_its_group_does_not_end_what_started_it() -> None:
+    sandbox = Sandbox("unsafe-without-isolation", Limits(wall_seconds=20))
+    result = sandbox.run(Command(argv=("sh", "-c", "kill -9 0")))
+    assert result.status is Status.SIGNALLED, result
+
+
 def test_unknown_engine() -> None:
     with pytest.raises(ValueError, match="did you mean 'landlock'"):
         _ = Sandbox("landlok").engine  # type: ignore[arg-type]
