@@ -1,7 +1,7 @@
 """verl's reward loop: our manager, one call per trajectory, all of them at once.
 
-It reads a batch of the loop's form, here of numpy arrays and of tokens that are bytes; what verl
-itself does with it is in the contract tests.
+It reads a batch of the loop's form, here of arrays that pass for tensors and of tokens that are
+bytes; what verl itself does with it is in the contract tests.
 """
 
 import asyncio
@@ -15,6 +15,13 @@ from .adapter import NEUTRAL
 from .verl_adapter import seen_in
 
 MASKS = False
+
+
+class Tensor(np.ndarray):
+    """An array that is asked for as a tensor is."""
+
+    def numpy(self, *, force=False):
+        return np.asarray(self)
 
 
 class Bytes:
@@ -60,7 +67,10 @@ def _trajectory(row):
         "response_len": len(ids),
     }
     return SimpleNamespace(
-        batch={"responses": np.array([[*ids, 0, 0, 0]]), "prompts": np.zeros((1, 4), int)},
+        batch={
+            "responses": np.array([[*ids, 0, 0, 0]]).view(Tensor),
+            "prompts": np.zeros((1, 4), int).view(Tensor),
+        },
         non_tensor_batch={key: _column(value) for key, value in columns.items()},
     )
 
