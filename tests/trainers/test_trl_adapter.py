@@ -18,6 +18,7 @@ from guerdon.registry import load_file
 from guerdon.reward import BaseReward, reward
 from guerdon.service import RewardService
 from guerdon.trainers.trl import reward_function
+from guerdon.trainers.trl_rows import check_size, groups_of_size
 
 PARITY = Path(__file__).with_name("parity")
 cases = load_file(str(PARITY / "cases.py"))
@@ -530,6 +531,18 @@ def test_an_environment_may_write_into_each_prompt_of_a_group():
     sink.call(reward_function(kept), ["x"] * 4, prompts=prompts)
     assert [sample.group_id for sample, _ in kept.samples] == ["0", "0", "1", "1"]
     assert [sample.prompt_text[-2] for sample, _ in kept.samples] == ["7", "8", "9", "9"]
+
+
+def test_groups_go_on_over_processes():
+    """Three processes with two rows each, in groups of three."""
+    assert [groups_of_size(2, 3, rank) for rank in range(3)] == [
+        ["0", "0"],
+        ["0", "1"],
+        ["1", "1"],
+    ]
+    check_size([False, False], size=3, rank=1, processes=3)
+    with pytest.raises(ConfigError, match="row 1 of a batch has another prompt"):
+        check_size([False, False], size=3, rank=0, processes=3)
 
 
 def test_a_part_of_a_group_has_groups_by_prompt():
