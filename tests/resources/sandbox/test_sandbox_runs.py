@@ -8,7 +8,6 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable
@@ -172,12 +171,18 @@ async def test_async_run(sandbox: Sandbox) -> None:
 
 
 async def test_cancelled_run_is_killed(sandbox: Sandbox, tmp_path: Path) -> None:
-    task = asyncio.create_task(sandbox.run_async(Command(argv=("sleep", "1000"))))
+    seconds = own("1000")
+    task = asyncio.create_task(sandbox.run_async(Command(argv=("sleep", seconds))))
     await asyncio.sleep(0.2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not sleeping("1000")
+    assert not sleeping(seconds)
+
+
+def own(seconds: str) -> str:
+    """A time that no other run of these tests, on the same machine, sleeps."""
+    return f"{seconds}.{os.getpid()}"
 
 
 def sleeping(seconds: str) -> list[int]:
@@ -196,11 +201,12 @@ def command_lines() -> list[tuple[int, bytes]]:
 
 
 def test_abandoned_run_is_killed(sandbox: Sandbox) -> None:
+    seconds = own("1001")
     for pause in range(40):
-        with sandbox.start(Command(argv=("sleep", "1001"))) as running:
+        with sandbox.start(Command(argv=("sleep", seconds))) as running:
             running.wait(time.monotonic() + pause / 4000)  # at every stage of its start
-        assert not bubblewraps("1001")
-        assert not sleeping("1001")
+        assert not bubblewraps(seconds)
+        assert not sleeping(seconds)
 
 
 def bubblewraps(seconds: str) -> list[int]:
@@ -208,31 +214,32 @@ def bubblewraps(seconds: str) -> list[int]:
     return [pid for pid, line in command_lines() if line.endswith(f"sleep\0{seconds}\0".encode())]
 
 
-def test_the_tree_dies_with_its_parent(sandbox: Sandbox) -> None:
+def test_the_tree_dies_with_its_parent(sandbox: Sandbox, open_folder: Path) -> None:
+    seconds = own("1002")
     source = f"""
     import sys
     from guerdon.resources.sandbox import Command, Sandbox
     sandbox = Sandbox({sandbox.engine.name!r})
-    command = Command(argv=("sh", "-c", "setsid sleep 1002 & sleep 1002 & echo on; wait"))
+    command = Command(argv=("sh", "-c", "setsid sleep {seconds} & sleep {seconds} & echo on; wait"))
     running = sandbox.start(command)
     running.read(1e18)
     print("started", flush=True)
     running.wait()
     """
-    before = {path.name for path in Path(tempfile.gettempdir()).glob("guerdon-sandbox-*")}
     parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(source)], stdout=subprocess.PIPE
+        [sys.executable, "-c", textwrap.dedent(source)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(open_folder)},
     )
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"started\n"
-    assert becomes(lambda: len(sleeping("1002")) == 2)
+    assert becomes(lambda: len(sleeping(seconds)) == 2)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert becomes(lambda: not sleeping("1002"))
-    assert becomes(lambda: not bubblewraps("1002"))
-    folders = Path(tempfile.gettempdir())
-    assert becomes(lambda: {path.name for path in folders.glob("guerdon-sandbox-*")} <= before)
+    assert becomes(lambda: not sleeping(seconds))
+    assert becomes(lambda: not bubblewraps(seconds))
+    assert becomes(lambda: not os.listdir(open_folder))
 
 
 def becomes(condition: Callable[[], bool]) -> bool:

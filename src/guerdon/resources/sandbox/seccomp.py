@@ -71,8 +71,8 @@ REFUSED = (
 IGNORED = (
     "sched_yield", "sync", "syncfs", "fsync", "fdatasync", "msync", "sync_file_range",
 )  # fmt: skip
-"""They succeed and do nothing. The first gives no processor away, for the same reason. The others wait
-for the disks of the host, for minutes where it writes a lot, and nothing can end a program
+"""They succeed and do nothing. The first gives no processor away, for the same reason. The others
+wait for the disks of the host, for minutes where it writes a lot, and nothing can end a program
 meanwhile; what a program writes does not outlive it anyway."""
 
 REFUSED_OPTIONS = (
