@@ -63,7 +63,7 @@ def starve(monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...], processor:
     monkeypatch.setattr(testing, "start_inside", pinned)
 
 
-BUSY = "sum(i * i for i in range(2_000_000))"
+BUSY = "sum(i * i for i in range(4_000_000))"
 """Takes much less than half of the time that there is, and more of it where nine share."""
 
 
