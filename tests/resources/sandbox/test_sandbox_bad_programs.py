@@ -206,7 +206,7 @@ PROGRAMS: dict[str, tuple[str, set[Status]]] = {
         {Status.NONZERO},
     ),
     "memory that stays when it is unmapped, by a device": (
-        "import mmap\nmmap.mmap(open('/dev/zero', 'r+b').fileno(), 1 << 20)",
+        "import mmap, os\nmmap.mmap(os.open('/dev/zero', os.O_RDWR), 1 << 20)",
         {Status.NONZERO},
     ),
     "memory bomb whose first threads have ended": (
