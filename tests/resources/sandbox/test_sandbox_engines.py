@@ -347,6 +347,15 @@ def test_a_folder_that_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> No
     assert "cannot be measured" in result.detail
 
 
+def test_more_mappings_than_can_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each could hold a file that has no name any more."""
+    sandbox = working(Sandbox("landlock"), "landlock")
+    monkeypatch.setattr(tree, "MOST_MAPPINGS", 1)
+    result = sandbox.run(Command(argv=("sleep", "1000")), Limits(wall_seconds=60))
+    assert result.status is Status.OUTPUT
+    assert "cannot be measured" in result.detail
+
+
 def test_nothing_is_left_behind(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     make = tempfile.mkdtemp
