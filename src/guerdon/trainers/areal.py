@@ -102,9 +102,7 @@ class RewardFn(ScalarFunction[Settings]):
     """
 
     trainer = "AReaL"
-    versions = Versions(
-        "areal", least=TESTED, tested=TESTED, needs="tested areal.api.AsyncRewardWrapper"
-    )
+    versions = Versions("areal", least=TESTED, tested=TESTED)
 
     def sample(self, arguments: tuple[Any, ...], row: Mapping[str, Any]) -> Sample:
         """The sample of one call.

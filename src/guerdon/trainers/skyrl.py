@@ -46,7 +46,7 @@ class StepReward(ScalarFunction[ScalarSettings]):
     """
 
     trainer = "SkyRL"
-    versions = Versions("skyrl-gym", least="0.4.0", tested="0.4.0", needs="tested BaseTextEnv")
+    versions = Versions("skyrl-gym", least="0.4.0", tested="0.4.0")
 
     def settle(self, prompt: Any, action: str, extras: Mapping[str, Any]) -> Settled:
         """Score one action.

@@ -21,7 +21,7 @@ class Versions(msgspec.Struct, frozen=True):
         package: as pip knows it.
         least: the oldest that has what the adapter needs.
         tested: the one that the contract tests run.
-        needs: what `least` brought, for the message.
+        needs: what `least` brought, for the message; empty where no older one was ever run.
 
     Example:
         >>> Versions("numpy", least="999", tested="999", needs="x").check()  # doctest: +ELLIPSIS
@@ -32,7 +32,7 @@ class Versions(msgspec.Struct, frozen=True):
     package: str
     least: str
     tested: str
-    needs: str
+    needs: str = ""
 
     def check(self) -> None:
         """Refuse a version that cannot work; a trainer that is not installed is none.
@@ -47,8 +47,9 @@ class Versions(msgspec.Struct, frozen=True):
         except PackageNotFoundError:
             return
         if _numbers(found) < _numbers(self.least):
+            lacks = f"has no {self.needs}" if self.needs else "was never run with Guerdon"
             raise ConfigError(
-                f"{self.package} {found} is installed, which has no {self.needs}: use "
+                f"{self.package} {found} is installed, which {lacks}: use "
                 f"{self.package} {self.least} or later ({self.tested} is tested): "
                 f"pip install '{self.package}>={self.least}'"
             )
