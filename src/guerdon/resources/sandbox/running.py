@@ -292,7 +292,8 @@ class Running:
             return
         size = self._plan.disk_bytes(self._process.pid)
         if size >= UNMEASURED:
-            self.kill(Status.OUTPUT, "its folder cannot be measured: nested too deeply, or locked")
+            why = "nested too deeply, locked, or mapped too often"
+            self.kill(Status.OUTPUT, f"its folder cannot be measured: {why}")
         elif size > self._limits.disk_bytes:
             self.kill(Status.OUTPUT, f"its folder held {size >> 20} MiB, or too many files")
 
