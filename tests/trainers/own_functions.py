@@ -193,6 +193,15 @@ async def openrlhf_async(queries, prompts, labels):
     return {"rewards": 1.0}
 
 
+def openrlhf_shaped(queries, prompts, labels):
+    right = [q.endswith(a) for q, a in zip(queries, labels, strict=True)]
+    return {
+        "rewards": [1.0 if r else -1.0 for r in right],
+        "scores": [float(r) for r in right],
+        "extra_logs": {"length": [float(len(q)) for q in queries], "reward": [0.5] * len(right)},
+    }
+
+
 def openrlhf_none(queries, prompts, labels):
     return {"rewards": None}
 

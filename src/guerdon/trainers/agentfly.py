@@ -19,7 +19,6 @@ the run, unless `neutral` names a number. Contract: AgentFly 0.1.0,
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from numbers import Real
@@ -36,19 +35,19 @@ from guerdon.errors import (
     InvalidReward,
     ScoringFailed,
 )
-from guerdon.outcome import EMPTY, Failure, Score
+from guerdon.outcome import EMPTY, Failure
 from guerdon.outcomes import Outcomes
 from guerdon.reward import BaseReward as Reward
 from guerdon.reward import FunctionReward
 from guerdon.sample import Sample, Unusable
 from guerdon.service import Entry
 from guerdon.trainers.agentfly_trajectory import parted, turns
+from guerdon.trainers.component import Columns
 from guerdon.trainers.micro_batch import Settled, settled
 from guerdon.trainers.plan import RewardLike
 from guerdon.trainers.scalar import (
     ScalarFunction,
     ScalarSettings,
-    components_of,
     plain,
     settings_of,
     truth_of,
@@ -93,9 +92,7 @@ class ChainReward(ScalarFunction[Settings]):
 
     def __init__(self, reward: RewardLike, settings: Settings) -> None:
         super().__init__(reward, settings)
-        if isinstance(settings.metrics, str):
-            raise ConfigError(f"metrics is a list of names, got {settings.metrics!r}")
-        self._metrics = dict.fromkeys(settings.metrics or ())
+        self._columns = Columns(self.components, settings.metrics)
 
     async def __call__(self, **keywords: Any) -> dict[str, float]:
         """The reward of one rollout.
@@ -162,13 +159,8 @@ class ChainReward(ScalarFunction[Settings]):
         return replace(sample, metadata={**row, "final_response": final})
 
     def _row(self, one: Settled) -> dict[str, float]:
-        metrics = one.outcome.metrics if isinstance(one.outcome, Score) else EMPTY
-        if self.settings.metrics is None:
-            self._metrics.update(dict.fromkeys(metrics))
-        found: Mapping[str, float | None] = {**metrics, **components_of(one.outcome)}
-        values = {name: found.get(name) for name in (*self.components, *self._metrics)}
         return {
-            **{name: math.nan if value is None else value for name, value in values.items()},
+            **self._columns.row(one.outcome),
             "reward": cast("float", one.number),
             "guerdon_failed": float(isinstance(one.outcome, Failure)),
             "guerdon_assigned": float(one.assigned),

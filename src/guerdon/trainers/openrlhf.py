@@ -12,20 +12,29 @@ server behind the same option see `docs/dialects/openrlhf.md`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
-from guerdon.errors import ConfigError, InvalidSample
-from guerdon.outcome import EMPTY, Failure
+from guerdon.errors import ConfigError, InvalidSample, nearest
+from guerdon.outcome import EMPTY, Failure, Score
 from guerdon.remote.query import END_TOKENS, after_prompt, without_end
 from guerdon.sample import Sample
+from guerdon.trainers.component import Columns, reported
 from guerdon.trainers.micro_batch import Settled
 from guerdon.trainers.plan import RewardLike
-from guerdon.trainers.scalar import ScalarFunction, ScalarSettings, components_of, settings_of
+from guerdon.trainers.scalar import ScalarFunction, ScalarSettings, settings_of
 from guerdon.trainers.versions import Versions
 
 ASSIGNED = "guerdon_assigned"
 FAILED = "guerdon_failed"
+SCORES = "scores"
+
+OWN_LOGS = frozenset(
+    {"reward", "score", "response_length", "total_length", "response_clip_ratio", "truncated"}
+)
+"""Keys of a rollout's `info` that OpenRLHF fills itself, and `extra_logs` would replace
+(`openrlhf/trainer/ppo_utils/samples_generator.py`)."""
 
 
 class StopTraining(BaseException):
@@ -45,13 +54,18 @@ class Settings(ScalarSettings, frozen=True, kw_only=True):
         end_tokens: special tokens that are taken off the end of a response.
         label_columns: the label of a row is a mapping of columns of the dataset: its
             `ground_truth`, its `data_source`, and metadata.
-        scores: component that goes out as `scores`, by which OpenRLHF filters groups (in 0 to 1);
-            by default the value itself.
+        metrics: names of those in `extra_logs`; by default all that the reward has reported so
+            far. Name them where it reports some only now and then: OpenRLHF refuses a batch whose
+            rollouts have different keys.
+        scores: component or metric that goes out as `scores`, by which OpenRLHF filters groups (in
+            0 to 1); by default the metric `scores` where a score carries one, else the value. A
+            metric of a composition is in `metrics`, too.
     """
 
     response: Literal["after_prompt", "query"] = "after_prompt"
     end_tokens: tuple[str, ...] = END_TOKENS
     label_columns: bool = False
+    metrics: Sequence[str] | None = None
     scores: str | None = None
 
 
@@ -80,17 +94,20 @@ class RewardFunc(ScalarFunction[Settings]):
     """What OpenRLHF calls; see `reward_func_for`."""
 
     trainer = "OpenRLHF"
-    versions = Versions("openrlhf", least="0.11.2", tested="0.11.2", needs="tested reward_func")
+    versions = Versions("openrlhf", least="0.11.2", tested="0.11.2")
 
     def __init__(self, reward: RewardLike, settings: Settings) -> None:
         super().__init__(reward, settings)
         if settings.response not in ("after_prompt", "query"):
             raise ConfigError(f"response is 'after_prompt' or 'query', got {settings.response!r}")
-        if settings.scores is not None and settings.scores not in self.components:
-            known = ", ".join(self.components) or "none"
+        self._columns = Columns(self.components, settings.metrics)
+        known = (*self.components, *(settings.metrics or ()))
+        # What a plain reward reports beside its value is known from its scores only.
+        if settings.scores is not None and settings.scores not in known and self.components:
             raise ConfigError(
-                f"scores: reward '{self.reward.name}' has no component {settings.scores!r} "
-                f"(components: {known})"
+                f"scores: reward '{self.reward.name}' has no component {settings.scores!r}"
+                f"{nearest(settings.scores, known)} (components: {', '.join(self.components)}); "
+                "a metric of it must be in metrics=[...], too"
             )
 
     def __call__(
@@ -108,9 +125,11 @@ class RewardFunc(ScalarFunction[Settings]):
             labels: ground truths.
 
         Returns:
-            `rewards`; `scores`, by which groups are filtered; `extra_logs`: each component that has
-            a value, `guerdon_failed` and `guerdon_assigned` (0.0 or 1.0). Bare numbers for one
-            query, as a list would end up one dimension deeper than the place where it is added.
+            `rewards`; `scores`, by which groups are filtered; `extra_logs`: each component and each
+            metric (see `Settings`), NaN where there is none, `guerdon_failed` and
+            `guerdon_assigned` (0.0 or 1.0). One that has the name of a log of OpenRLHF's own is
+            `guerdon/NAME`. Bare numbers for one query, as a list would end up one dimension deeper
+            than the place where it is added.
 
         Raises:
             StopTraining: there is no score and no `neutral`, or too many failed.
@@ -132,11 +151,11 @@ class RewardFunc(ScalarFunction[Settings]):
         if len(written) == 1:
             return written[0]
         logs = [one["extra_logs"] for one in written]
-        shared = [key for key in logs[0] if all(key in log for log in logs)] if logs else []
+        keys = dict.fromkeys(key for log in logs for key in log)
         return {
             "rewards": [one["rewards"] for one in written],
             "scores": [one["scores"] for one in written],
-            "extra_logs": {key: [log[key] for log in logs] for key in shared},
+            "extra_logs": {key: [log.get(key, math.nan) for log in logs] for key in keys},
         }
 
     def _sample(self, query: str, prompt: str | None, label: Any) -> Sample:
@@ -168,16 +187,28 @@ class RewardFunc(ScalarFunction[Settings]):
         return {str(key): item for key, item in cast("Mapping[Any, Any]", label).items()}
 
     def _written(self, settled: Settled) -> dict[str, Any]:
-        found = {
-            name: value
-            for name, value in components_of(settled.outcome).items()
-            if value is not None
-        }
-        number, named = settled.number, self.settings.scores
+        outcome, number = settled.outcome, settled.number
+        row = self._columns.row(outcome)
+        logs = {f"guerdon/{key}" if key in OWN_LOGS else key: row[key] for key in row}
+        logs[FAILED] = float(isinstance(outcome, Failure))
+        logs[ASSIGNED] = float(settled.assigned)
+        return {"rewards": number, "scores": self._score(settled), "extra_logs": logs}
+
+    def _score(self, settled: Settled) -> float | None:
+        """What groups are filtered by."""
+        outcome, number, assigned = settled
         # An assigned number has no components and stands for all of them.
-        score = number if named is None or settled.assigned else found.get(named)
-        if score is None:
-            raise ConfigError(f"scores: a score of '{self.__name__}' has no component {named!r}")
-        failed = float(isinstance(settled.outcome, Failure))
-        logs = {**found, FAILED: failed, ASSIGNED: float(settled.assigned)}
-        return {"rewards": number, "scores": score, "extra_logs": logs}
+        if assigned or not isinstance(outcome, Score):
+            return number
+        named = self.settings.scores
+        if named is None:
+            measured = outcome.metrics.get(SCORES)
+            return number if measured is None else measured
+        found = reported(outcome)
+        if found.get(named) is None:
+            known = ", ".join(found) or "none"
+            raise ConfigError(
+                f"scores: a score of '{self.__name__}' has no component or metric {named!r}"
+                f"{nearest(named, found)} (it has: {known})"
+            )
+        return found[named]

@@ -4,6 +4,7 @@ The columns of a row travel in its label.
 """
 
 import asyncio
+import math
 
 from guerdon.trainers.openrlhf import StopTraining, reward_func_for
 
@@ -43,7 +44,9 @@ def _call(function, row, flags):
     except StopTraining as stop:
         return stop.__cause__
     logs = found["extra_logs"]
-    seen = flags.seen(found["rewards"], {name: logs.get(name) for name in function.components})
+    parts = {name: logs[name] for name in function.components}
+    parts = {name: None if math.isnan(value) else value for name, value in parts.items()}
+    seen = flags.seen(found["rewards"], parts)
     assert logs["guerdon_assigned"] == seen.assigned
     assert logs["guerdon_failed"] == (seen.kind == "failure")
     return seen
