@@ -4,16 +4,20 @@ import ast
 import asyncio
 import json
 import runpy
+import shlex
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from guerdon import registry
 from guerdon.cli.main import main
 from guerdon.reward import BaseReward
 from guerdon.trainers import agentfly, verl_omni
-from guerdon.trainers.starter import FOLDER, starters
+from guerdon.trainers.starter import FOLDER, override, starters
 
 TRAINERS = tuple(starters())
 
@@ -31,6 +35,7 @@ def test_it_writes_a_reward_that_loads(name, tmp_path, capsys):
     for file in starters()[name].files:
         text = (folder / file).read_text()
         assert FOLDER not in text
+        assert "{REWARD:" not in text
         if file.endswith(".py"):
             ast.parse(text)
     found = registry.resolve(f"{folder}/reward.py:reward_of_the_run")
@@ -38,20 +43,72 @@ def test_it_writes_a_reward_that_loads(name, tmp_path, capsys):
     assert "next:" in capsys.readouterr().out
 
 
-def test_the_problems_of_trl_can_be_scored(tmp_path, capfd):
-    folder = tmp_path / "run"
-    init("trl", "-o", folder)
+@pytest.mark.parametrize("name", TRAINERS)
+def test_the_line_that_comes_next_scores_the_rows_that_are_there(name, tmp_path, capfd):
+    if name == "verl_omni":
+        pytest.importorskip("PIL")
+    folder = tmp_path / "my (run)'s"
+    init(name, "-o", folder)
+    lines = capfd.readouterr().out.splitlines()
+    command, *arguments = shlex.split(lines[lines.index("next:") + 1])
+    assert command == "guerdon"
     with pytest.raises(SystemExit) as ended:
-        main(
-            [
-                *("score", f"{folder}/problems.jsonl", "--quiet", "--json"),
-                *("--reward", f"{folder}/reward.py:reward_of_the_run"),
-            ]
-        )
+        main([*arguments, "--quiet", "--json"])
     assert ended.value.code == 0
     out = capfd.readouterr().out
     summary = json.loads(out[out.index("{") :])
-    assert (summary["scores"], summary["failures"]) == (16, 0)
+    rows = len((folder / Path(arguments[1]).name).read_text().splitlines())
+    assert (summary["scores"], summary["failures"]) == (rows, 0)
+    assert rows >= 2
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_file_with_the_path_of_the_folder_is_named_as_one(name, tmp_path, capsys):
+    folder = tmp_path / "run"
+    init(name, "-o", folder)
+    shown = capsys.readouterr().out
+    held = [file for file in starters()[name].files if str(folder) in (folder / file).read_text()]
+    moved = [line.split()[0] for line in shown.splitlines() if "where you move" in line]
+    assert moved == held
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_the_next_steps_say_where_the_trainer_is_had(name, tmp_path, capsys):
+    init(name, "-o", tmp_path / "run")
+    shown = capsys.readouterr().out
+    assert ("  pip install '" in shown) != ("it is on no package index" in shown)
+
+
+AWKWARD = ["a b", "it's (x)", 'the "q"', "a,b=[c]{d}", "a: #b", "$x", "${x}", "é", "a\\b", 'a\\"b']
+
+
+@pytest.mark.parametrize("part", AWKWARD)
+def test_the_path_of_an_awkward_folder_is_quoted_for_each_file(part, tmp_path):
+    reference = f"{tmp_path / part}/reward.py:reward_of_the_run"
+    for name, file in (("unirl", "reward.yaml"), ("verifiers", "rewards.toml")):
+        init(name, "-o", tmp_path / part, "--overwrite")
+        text = (tmp_path / part / file).read_text()
+        if name == "unirl":
+            section = OmegaConf.create(yaml.safe_load(text)).reward
+            assert section.backend.reward == reference
+        else:
+            found = tomllib.loads(text)["env"]["taskset"]["task"]["rewards"]["correct"]["fn"]
+            assert found == reference.replace("reward_of_the_run", "correct")
+
+
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("/run/reward.py:f", "/run/reward.py:f"),
+        ("/a (x)'s/b.py:f", '"/a (x)\'s/b.py:f"'),
+        ('/a "q"/b.py:f', '"/a \\"q\\"/b.py:f"'),
+        ("/a\\b/c.py:f", '"/a\\b/c.py:f"'),
+        ('/a\\"b/c.py:f', '"/a\\\\\\"b/c.py:f"'),
+        ("/${x}/b.py:f", '"/\\${x}/b.py:f"'),
+    ],
+)
+def test_a_value_for_hydra_is_quoted_as_its_grammar_says(path, written):
+    assert override(path) == written
 
 
 def test_agentfly_calls_what_its_file_registers(tmp_path, monkeypatch):

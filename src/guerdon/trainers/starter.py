@@ -1,12 +1,17 @@
 """Files to start from, one folder per trainer under `starters/`.
 
-Each file is kept with the suffix `.template`, and copied without it; `FOLDER` in one stands for
-the folder it is written to. `next.txt` says what to do then. A trainer is added by adding a folder.
+Each file is kept with the suffix `.template`, and copied without it. `{REWARD:name}` in one stands
+for the whole path of the `reward.py` beside it with a name of that file, quoted as the file wants
+it; scripts find it beside themselves. `next.txt` says what to do then, with the folder as a shell
+reads it. A trainer is added by adding a folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -17,6 +22,41 @@ STARTERS = Path(__file__).with_name("starters")
 SUFFIX = ".template"
 NEXT = "next.txt"
 FOLDER = "{FOLDER}"
+_REWARD = re.compile(r"\{REWARD:(\w+)\}")
+_PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
+
+
+def override(text: str) -> str:
+    """A value on the command line of Hydra (also of OmegaConf, where it has no backslash).
+
+    Source: Hydra 1.3, "Override grammar", quoted values: a backslash escapes the quote, and another
+    backslash only in front of one; `\\${` is no interpolation.
+
+    Example:
+        >>> print(override("/runs/a.py:f"), override('/my "runs"/a.py:f'))
+        /runs/a.py:f "/my \\"runs\\"/a.py:f"
+    """
+    if _PLAIN.fullmatch(text):
+        return text
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    return f'"{_literal(escaped)}"'
+
+
+def _literal(text: str) -> str:
+    """A text in which OmegaConf finds no interpolation."""
+    return text.replace("${", "\\${")
+
+
+def _yaml(text: str) -> str:
+    return json.dumps(_literal(text), ensure_ascii=False)
+
+
+def _toml(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+QUOTED: Mapping[str, Callable[[str], str]] = {".args": override, ".yaml": _yaml, ".toml": _toml}
+"""How a text is written in a file, by its suffix; JSON's texts are texts of YAML and TOML."""
 
 
 class Starter(msgspec.Struct, frozen=True):
@@ -37,12 +77,14 @@ class Starter(msgspec.Struct, frozen=True):
     def text(self, name: str, folder: Path) -> str:
         """A file's text for a folder."""
         text = (self.source / f"{name}{SUFFIX}").read_text(encoding="utf-8")
-        return text.replace(FOLDER, str(folder.resolve()))
+        path = folder.resolve() / "reward.py"
+        quoted = QUOTED.get(Path(name).suffix, str)
+        return _REWARD.sub(lambda found: quoted(f"{path}:{found[1]}"), text)
 
     def next_steps(self, folder: Path) -> str:
         """What to do with the files."""
         text = (self.source / NEXT).read_text(encoding="utf-8")
-        return text.replace(FOLDER, str(folder)).rstrip()
+        return text.replace(FOLDER, shlex.quote(str(folder))).rstrip()
 
 
 def starters() -> Mapping[str, Starter]:

@@ -20,7 +20,7 @@ from guerdon.registry import load_file
 from guerdon.trainers.starter import write
 
 FOLDER, NAME = Path(sys.argv[1]).resolve(), sys.argv[2]
-RUN = FOLDER / "run"
+RUN = FOLDER / "a (run)'s"
 DRIVERS = Path(__file__).parent
 ROWS = (("#### 42", "42"), ("#### 41", "42"))
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -70,11 +70,37 @@ def verl():
 
 
 def trl():
-    done = subprocess.run(
-        [sys.executable, "train.py", "--steps", "2"], cwd=RUN, capture_output=True, text=True
-    )
+    import torch
+
+    script = runpy.run_path(str(RUN / "train.py"))
+    chosen = {}
+    for there in (True, False):
+        torch.accelerator.is_available = lambda there=there: there
+        for model in (None, "some/model"):
+            made = script["settings_for"](model, None)
+            chosen[f"{model} {there}"] = [made["use_cpu"], made["max_completion_length"]]
+    script["make_tiny_model"](FOLDER / "model")
+    given = ["--model", str(FOLDER / "model"), "--completion-tokens", "8"]
+    # A ground truth that nobody could match: the policy of the script masks every row.
+    (FOLDER / "masked").mkdir()
+    write(NAME, FOLDER / "masked")
+    problems = FOLDER / "masked" / "problems.jsonl"
+    rows = [json.loads(line) for line in problems.read_text().splitlines()]
+    problems.write_text("".join(json.dumps({**row, "ground_truth": ""}) + "\n" for row in rows))
+    return {
+        "chosen": chosen,
+        "tiny": trained(RUN, "--steps", "2"),
+        "given": trained(RUN, "--steps", "1", *given),
+        "masked": trained(FOLDER / "masked", "--steps", "1"),
+    }
+
+
+def trained(folder, *arguments):
+    """What `train.py` printed."""
+    command = [sys.executable, "train.py", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {"steps": [line for line in done.stdout.splitlines() if line.startswith("step ")]}
+    return [line for line in done.stdout.splitlines() if line.startswith(("step ", "on "))]
 
 
 def openrlhf():
