@@ -1,4 +1,4 @@
-"""What a row for OpenRLHF says beside the reward: by what groups are filtered, and what is logged."""
+"""Rows for OpenRLHF: by what groups are filtered, and what is logged."""
 
 import math
 from pathlib import Path
@@ -102,3 +102,9 @@ def test_an_assigned_number_filters_too(made):
 def test_metrics_are_a_list(made):
     with pytest.raises(ConfigError, match="metrics is a list of names"):
         made(plain, metrics="even")
+
+
+def test_a_label_of_columns_and_metrics_go_together(made):
+    label = {"ground_truth": "4", "data_source": "sums"}
+    found = made(OWN, label_columns=True)(["2+2?4"], ["2+2?"], [label])
+    assert (found["scores"], found["extra_logs"]["length"]) == (1.0, 5.0)

@@ -100,7 +100,7 @@ class RewardFunc(ScalarFunction[Settings]):
         super().__init__(reward, settings)
         if settings.response not in ("after_prompt", "query"):
             raise ConfigError(f"response is 'after_prompt' or 'query', got {settings.response!r}")
-        self._columns = Columns(self.components, settings.metrics)
+        self._logged = Columns(self.components, settings.metrics)
         known = (*self.components, *(settings.metrics or ()))
         # What a plain reward reports beside its value is known from its scores only.
         if settings.scores is not None and settings.scores not in known and self.components:
@@ -188,7 +188,7 @@ class RewardFunc(ScalarFunction[Settings]):
 
     def _written(self, settled: Settled) -> dict[str, Any]:
         outcome, number = settled.outcome, settled.number
-        row = self._columns.row(outcome)
+        row = self._logged.row(outcome)
         logs = {f"guerdon/{key}" if key in OWN_LOGS else key: row[key] for key in row}
         logs[FAILED] = float(isinstance(outcome, Failure))
         logs[ASSIGNED] = float(settled.assigned)
