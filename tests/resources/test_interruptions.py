@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from engines import working
 
-from guerdon.errors import BadInput, Unavailable
+from guerdon.errors import BadInput
 from guerdon.resources import (
     Context,
     Pool,
@@ -36,10 +37,7 @@ ENDLESS = "with recursive c(x) as (select 1 union all select 1 from c) select co
 
 @pytest.fixture(scope="module", autouse=True)
 def _a_sandbox() -> None:
-    try:
-        _ = sandbox_of("auto").engine
-    except Unavailable as error:
-        pytest.skip(str(error)[:300])
+    working(sandbox_of("auto"), "auto")
 
 
 @pytest.fixture
