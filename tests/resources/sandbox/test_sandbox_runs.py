@@ -148,6 +148,12 @@ def test_readable_folders(sandbox: Sandbox, open_folder: Path) -> None:
     assert (open_folder / "data.txt").read_text() == "data"
 
 
+def test_devices(sandbox: Sandbox) -> None:
+    source = "head -c 3 /dev/zero; head -c 0 /dev/urandom; echo x > /dev/null; cat /dev/null"
+    result = sandbox.run(Command(argv=("sh", "-c", source)))
+    assert (result.stdout, result.stderr) == (bytes(3), b""), result
+
+
 def test_signals_are_named(sandbox: Sandbox) -> None:
     result = sandbox.run(python(sandbox, "import ctypes; ctypes.string_at(0)"))
     assert result.status is Status.SIGNALLED
