@@ -74,8 +74,9 @@ def test_each_broken_example_does_what_it_is_there_for(checkout):
         assert (outcome, row["reward"]) == expected, sample_id
     twice = [row for row in rows if ids.count(row["sample_id"]) == 2]
     assert [row["outcome"] for row in twice] == ["score", "failure"]
+    # On a busy machine the worker gets too little processor time to prove whose fault it is.
     bomb = rows[ids.index("broken-bomb")]
-    assert (bomb["failure"]["blame"], bomb["assigned"]) == ("candidate", 0.0)
+    assert (bomb["failure"]["blame"], bomb["assigned"]) in {("candidate", 0.0), ("scorer", None)}
     whole = [row for row in rows if not str(row["sample_id"]).startswith("broken")]
     assert sum(row["outcome"] == "score" for row in whole) == 192
 
@@ -96,11 +97,25 @@ def test_the_page_runs_from_top_to_bottom(checkout):
 
 
 def assert_shown(expected, shown):
-    """Every line that the page shows was printed, but for times and widths."""
+    """Every line that the page shows was printed, but for times and widths.
+
+    Whether the answer that cannot be evaluated has an assigned value depends on the load: only a
+    worker that got its processor time proves that the candidate is to blame.
+    """
 
     def plain(line):
+        line = line.replace(", 1 with an assigned value", "")
         return re.sub(r"in [\d.]+ (ms|s)|[\s─]+", " ", line).strip()
 
     printed = {plain(line) for line in shown.splitlines()}
     for line in expected.splitlines():
         assert plain(line) in printed, line
+
+
+def test_what_is_shown_may_differ_by_the_load_and_by_nothing_else():
+    page = "202 rows: 194 scored, 7 failed, 1 with an assigned value; in 2.4 s\n"
+    assert_shown(page, "202 rows: 194 scored, 7 failed, 1 with an assigned value; in 900 ms\n")
+    assert_shown(page, "202 rows: 194 scored, 7 failed; in 31 s\n")
+    for other in ("193 scored, 8 failed", "194 scored, 7 failed, 2 with an assigned value"):
+        with pytest.raises(AssertionError):
+            assert_shown(page, f"202 rows: {other}; in 2.4 s\n")
