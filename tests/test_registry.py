@@ -145,6 +145,7 @@ class TestByName:
             ("guerdon.sample:", "write pkg.mod:NAME or path.py:NAME"),
             (":exact", "write pkg.mod:NAME or path.py:NAME"),
             ("verl:v.py", "'verl:v.py' names no function of the file: write verl:v.py:NAME"),
+            ("verl_omni:rewards", "is verl_omni:path.py:NAME or verl_omni:pkg.mod:NAME"),
             ("no_such_pkg.mod:exact", "cannot import 'no_such_pkg.mod': No module named"),
         ],
     )

@@ -191,6 +191,18 @@ def target_of(reference: str) -> Any:
         raise UnknownReward(f"{reference!r} is no reference: write pkg.mod:NAME or path.py:NAME")
     if attribute.endswith(".py"):
         raise UnknownReward(f"{reference!r} names no function of the file: write {reference}:NAME")
+    try:
+        return _attribute(module_name, attribute)
+    except UnknownReward as error:
+        if module_name not in plugins.conventions():
+            raise
+        raise UnknownReward(
+            f"{error} (a function that {module_name} calls is {module_name}:path.py:NAME or "
+            f"{module_name}:pkg.mod:NAME)"
+        ) from error
+
+
+def _attribute(module_name: str, attribute: str) -> Any:
     module = load_file(module_name) if module_name.endswith(".py") else import_module(module_name)
     target: Any = module
     for part in attribute.split("."):
