@@ -375,6 +375,19 @@ def test_an_exception_says_kind_and_blame(
         assert type(error).__name__ in lost.message
 
 
+def test_a_coroutine_that_nobody_awaited_is_explained() -> None:
+    async def acquire_resource() -> str:
+        return "a folder"
+
+    coroutine: Any = acquire_resource()
+    for use in (lambda: coroutine.path, lambda: coroutine["path"]):
+        with pytest.raises((AttributeError, TypeError)) as caught:
+            use()
+        assert "such as context.acquire_resource_sync" in failure_from(caught.value).message
+    coroutine.close()
+    assert "acquire" not in failure_from(AttributeError("no 'coroutine'")).message
+
+
 @pytest.mark.parametrize("broken", [ValueError(), SystemExit(), KeyboardInterrupt()])
 def test_an_exception_whose_str_raises_is_still_one_failure(broken: BaseException) -> None:
     lost = failure_from(LoudError(broken))

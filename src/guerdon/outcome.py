@@ -31,6 +31,13 @@ Range: TypeAlias = tuple[float, float]
 OUT_OF_MEMORY = "out of memory"
 """How the message of a `MemoryError` begins; any other crash is what the reward itself reports."""
 
+NOT_AWAITED = "'coroutine' object"
+"""What Python says where a coroutine is used as if it were its result."""
+AWAIT_IT = (
+    "it was not awaited: define the reward with 'async def' and await it, or use the sync form, "
+    "such as context.acquire_resource_sync"
+)
+
 UNBOUNDED: Range = (-INFINITY, INFINITY)
 SPAN_UNITS = ("token", "char", "turn")
 """What the ends of a span count."""
@@ -258,6 +265,8 @@ def failure_from(error: BaseException) -> Failure:
         return failure(FailureKind.UNAVAILABLE, message, Blame.INFRASTRUCTURE)
     if isinstance(error, MemoryError):
         return failure(FailureKind.CRASHED, f"{OUT_OF_MEMORY}: {message}", Blame.SCORER)
+    if NOT_AWAITED in message and isinstance(error, AttributeError | TypeError):
+        message = f"{message} ({AWAIT_IT})"
     return failure(FailureKind.RAISED, message, Blame.SCORER)
 
 

@@ -60,7 +60,7 @@ def test_what_a_function_gets(score, name):
 @pytest.mark.parametrize("name", ["as_result", "as_later_result"])
 def test_a_result_of_agentflys_type(score, name):
     found = score(name)
-    assert (found.value, dict(found.info)) == (1.0, {"f1": 0.5})
+    assert (found.value, dict(found.metrics)) == (1.0, {"f1": 0.5})
 
 
 @pytest.mark.parametrize(

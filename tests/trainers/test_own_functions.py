@@ -150,7 +150,7 @@ def test_a_group_of_slime_is_scored_at_once():
     with RewardService(made, backend="inline", policy=MASKED) as service:
         found = service.score_sync(rows, run_id="r", step=0)
     assert [outcome.value for outcome in found] == [1.0, 0.0, 1.0]
-    assert found[0].info["of"] == 3
+    assert found[0].metrics == {"acc": 1.0, "of": 3.0}
 
 
 SLIME_TYPES = """

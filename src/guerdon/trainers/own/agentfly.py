@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from guerdon.errors import BadInput
 from guerdon.trainers.agentfly_trajectory import turns
-from guerdon.trainers.own.function import OwnFunction
+from guerdon.trainers.own.function import TRUTHS, OwnFunction, beside, with_truth
 
 TAKES_ALL = inspect.Parameter.VAR_KEYWORD
 
@@ -27,6 +27,9 @@ class AgentFlyFunction(OwnFunction):
     """
 
     trainer = "AgentFly"
+    given = frozenset(
+        {"final_response", "prediction", "trajectory", "id", "group_id", "context", *TRUTHS}
+    )
 
     @property
     def code(self) -> Any:
@@ -45,14 +48,12 @@ class AgentFlyFunction(OwnFunction):
         sample_id: str | None = None,
         group_id: str | None = None,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What AgentFly's chain gives; the ground truth is the column `answer`.
+        """What AgentFly's chain gives; the ground truth goes by the name that the reward asks for.
 
         Raises:
             BadInput: the reward asks for something that the row does not have.
         """
-        row = dict(metadata or {})
-        if ground_truth is not None:
-            row.setdefault("answer", ground_truth)
+        row = with_truth(metadata, ground_truth)
         trajectory = turns(prompt_messages, response_messages)
         context = SimpleNamespace(
             rollout_id=sample_id,
@@ -97,8 +98,7 @@ class AgentFlyFunction(OwnFunction):
             fields = cast("Mapping[str, Any]", row)
             if fields.get("reward") is None:
                 self.refuse(returned, "a number under 'reward'")
-            info = {key: value for key, value in fields.items() if key != "reward"}
-            return {"score": fields["reward"], "info": info}
+            return beside(fields["reward"], {k: v for k, v in fields.items() if k != "reward"})
         if row is None or isinstance(row, tuple | list | str):
             self.refuse(returned, "a number, or a dict with 'reward'")
         return row

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from guerdon.errors import BadInput
-from guerdon.trainers.own.function import OwnFunction
+from guerdon.trainers.own.function import TRUTHS, OwnFunction, with_truth
 
 NAMES = ("prompt", "completions", "prompt_ids", "completion_ids")
 
@@ -25,6 +25,7 @@ class ArealFunction(OwnFunction):
 
     trainer = "AReaL"
     awaits = "nothing"
+    given = frozenset({*NAMES, *TRUTHS})
 
     def arguments(
         self,
@@ -36,17 +37,21 @@ class ArealFunction(OwnFunction):
         ground_truth: Any = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What AReaL's workflows give for a sample; the ground truth is the column `answer`.
+        """What AReaL's workflows give for a sample; the ground truth goes by the name that the
+        function asks for.
 
         Raises:
             BadInput: a column has the name of one of the four, which AReaL cannot call either.
         """
-        row = dict(metadata or {})
+        own = metadata or {}
+        row = {
+            name: value
+            for name, value in with_truth(own, ground_truth).items()
+            if name in own or self.wanted is None or name in self.wanted
+        }
         taken = [name for name in NAMES if name in row]
         if taken:
             raise BadInput(f"the row has a column {taken[0]!r}, which AReaL gives by position")
-        if ground_truth is not None:
-            row.setdefault("answer", ground_truth)
         ids = (list(prompt_token_ids or ()), list(response_token_ids or ()))
         return (prompt, response, *ids), row
 

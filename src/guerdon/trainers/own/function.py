@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias, cast
 
 from guerdon import registry
 from guerdon.declaration import is_async
-from guerdon.errors import Blame, FailureKind, InvalidReward, RewardFailure, UnknownReward
+from guerdon.errors import (
+    Blame,
+    FailureKind,
+    InvalidReward,
+    RewardFailure,
+    UnknownReward,
+    nearest,
+)
 from guerdon.fingerprint import source_of
+from guerdon.injection import SYNONYMS
+from guerdon.outcome import as_number, failure_from
 from guerdon.reward import BaseReward, run_coroutine
 
 SHOWN = 80
 """Characters of a result that a message quotes."""
 
+TRUTHS = ("ground_truth", *(name for name, field in SYNONYMS.items() if field == "ground_truth"))
+"""Columns under which datasets of trainers keep the ground truth."""
 
 Awaits: TypeAlias = Literal["everything", "functions", "results", "nothing"]
 """What a trainer awaits: every result, also one that cannot be; what `async def` has made (no
@@ -32,17 +43,20 @@ class OwnFunction(BaseReward):
     Args:
         function: `pkg.mod:name` or `path/to/file.py:name`; it is not changed, and may be sync or
             async.
-        keywords: given to every call beside what the trainer gives, and winning over it.
+        keywords: given to every call beside what the trainer gives.
 
     Raises:
         UnknownReward: nothing is there.
-        InvalidReward: what is there cannot be called, or is async where the trainer awaits nothing.
+        InvalidReward: what is there cannot be called, is a reward of Guerdon, or is async where the
+            trainer awaits nothing; or a keyword that it does not take, or that each row gives.
     """
 
     auto_register = False
     trainer = ""
     """Whose convention it is, for messages."""
     awaits: Awaits = "results"
+    given: frozenset[str] = frozenset()
+    """Names that the trainer fills from each row; no keyword may have one of them."""
     arguments: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]
     """The positional and the named arguments that the trainer would give for a sample."""
 
@@ -50,9 +64,14 @@ class OwnFunction(BaseReward):
         self.reference = absolute(function)
         self.keywords = keywords
         found = self.function
+        if issubclass(found if isinstance(found, type) else type(found), BaseReward):
+            raise InvalidReward(
+                f"{function!r} is a reward of Guerdon: name it without the prefix of {self.trainer}"
+            )
         if not callable(found):
             raise InvalidReward(f"{function!r} is a {type(found).__name__}, not a function")
         self._check_async(function)
+        self._check_keywords(function)
         self.name = getattr(_whole(found), "__name__", type(found).__name__)
         if is_async(self.code):
             self.work = "io"
@@ -84,8 +103,33 @@ class OwnFunction(BaseReward):
             f"{hint}"
         )
 
+    @cached_property
+    def wanted(self) -> frozenset[str] | None:
+        """The names of the function's parameters; None where it takes any, or cannot say."""
+        try:
+            parameters = inspect.signature(self.code).parameters
+        except (TypeError, ValueError):  # built in
+            return None
+        if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            return None
+        return frozenset(parameters)
+
+    def _check_keywords(self, function: str) -> None:
+        for key in self.keywords:
+            if key in self.given:
+                hint = ", or say --map ground_truth=COLUMN for a file" if key in TRUTHS else ""
+                raise InvalidReward(
+                    f"{function!r} gets {key!r} from each row: the option would be the literal "
+                    f"{self.keywords[key]!r} in every call, and no column; leave it out{hint}"
+                )
+            if self.wanted is not None and key not in self.wanted:
+                raise InvalidReward(
+                    f"{function!r} takes no {key!r}{nearest(key, self.wanted)}: its parameters are "
+                    f"{', '.join(sorted(self.wanted))}"
+                )
+
     def __getstate__(self) -> Mapping[str, Any]:
-        own = ("function", "call")
+        own = ("function", "call", "wanted")
         return {key: value for key, value in self.__dict__.items() if key not in own}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -136,6 +180,16 @@ class OwnFunction(BaseReward):
         """
         raise NotImplementedError
 
+    def each(self, rows: Sequence[Any], result: Callable[[Any], Any]) -> list[Any]:
+        """As `result` for each row of a batch or a group; one that is unusable fails alone."""
+        found: list[Any] = []
+        for row in rows:
+            try:
+                found.append(result(row))
+            except RewardFailure as error:
+                found.append(failure_from(error))
+        return found
+
     def refuse(self, returned: Any, wanted: str) -> NoReturn:
         """Raise what stands for a result that the trainer could not use."""
         text = repr(returned)
@@ -145,6 +199,35 @@ class OwnFunction(BaseReward):
             kind=FailureKind.BAD_OUTPUT,
             blame=Blame.SCORER,
         )
+
+
+def beside(value: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A score with what the function gave beside it: numbers as metrics, all else as info.
+
+    Example:
+        >>> beside(1.0, {"em": True, "pred": "4"})
+        {'score': 1.0, 'metrics': {'em': 1.0}, 'info': {'pred': '4'}}
+    """
+    metrics: dict[str, float] = {}
+    info: dict[str, Any] = {}
+    for key, item in fields.items():
+        number = as_number(item)
+        if number is None:
+            info[key] = item
+        else:
+            metrics[key] = number
+    return {"score": value, "metrics": metrics, "info": info}
+
+
+def with_truth(row: Mapping[str, Any] | None, ground_truth: Any) -> dict[str, Any]:
+    """A row that has the ground truth by all of its usual names; its own columns win.
+
+    Example:
+        >>> with_truth({"label": 1}, "4")
+        {'ground_truth': '4', 'answer': '4', 'solution': '4', 'label': 1}
+    """
+    truth = {} if ground_truth is None else dict.fromkeys(TRUTHS, ground_truth)
+    return {**truth, **(row or {})}
 
 
 async def _finish(returned: Any, result: Callable[[Any], Any]) -> Any:

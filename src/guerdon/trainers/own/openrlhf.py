@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from guerdon.trainers.own.function import OwnFunction
+from guerdon.trainers.own.function import OwnFunction, beside
 
 
 class OpenRlhfFunction(OwnFunction):
@@ -21,6 +21,7 @@ class OpenRlhfFunction(OwnFunction):
 
     trainer = "OpenRLHF"
     awaits = "nothing"
+    given = frozenset({"queries", "prompts", "labels"})
 
     def arguments(
         self, *, response: str, prompt: str = "", ground_truth: Any = None
@@ -35,12 +36,10 @@ class OpenRlhfFunction(OwnFunction):
             self.refuse(returned, "a dict with 'rewards'")
         logs = {"scores": row.get("scores"), **dict(row.get("extra_logs") or {})}
         singles = {key: _single(value) for key, value in logs.items() if value is not None}
-        numbers = {k: float(v) for k, v in singles.items() if isinstance(v, bool | int | float)}
-        info = {key: value for key, value in singles.items() if key not in numbers}
         value = _single(row["rewards"])
         if value is None or isinstance(value, list):
             self.refuse(returned, "one reward for one sample")
-        return {"score": value, "metrics": numbers, "info": info}
+        return beside(value, singles)
 
 
 def _single(value: Any) -> Any:

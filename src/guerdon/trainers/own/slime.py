@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from guerdon import registry
 from guerdon.sample import Sample
-from guerdon.trainers.own.function import OwnFunction
+from guerdon.trainers.own.function import OwnFunction, beside
 
 STATUS = {"length": "TRUNCATED", "abort": "ABORTED"}
 """slime's status for a finish reason; any other is COMPLETED."""
@@ -58,9 +58,9 @@ class SlimeFunction(OwnFunction):
     def _of_sample(self, *, sample: Sample) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (self._namespace(), _slime_sample(sample)), {}
 
-    def _namespace(self) -> SimpleNamespace:
+    def _namespace(self) -> _Args:
         known = {"reward_key": self._key, "rm_url": None, "rm_type": None, "custom_rm_path": None}
-        return SimpleNamespace(**{**known, **self._args})
+        return _Args(**{**known, **self._args})
 
     def result(self, returned: Any) -> Any:
         """The number, or the dict's value under `reward_key`; the rest is kept beside it."""
@@ -68,17 +68,27 @@ class SlimeFunction(OwnFunction):
             return self._row(returned)
         if not isinstance(returned, list | tuple):
             self.refuse(returned, "a list with one reward per sample of the group")
-        return [self._row(row) for row in cast("list[Any]", returned)]
+        return self.each(cast("list[Any]", returned), self._row)
 
     def _row(self, returned: Any) -> Any:
         if isinstance(returned, Mapping):
             row = cast("Mapping[str, Any]", returned)
             if self._key is None or row.get(self._key) is None:
                 self.refuse(returned, f"a number under reward_key={self._key!r}")
-            return {"score": row[self._key], "info": dict(row)}
+            return beside(row[self._key], row)
         if returned is None or isinstance(returned, tuple | list | str):
             self.refuse(returned, "a number, or a dict and a reward_key")
         return returned
+
+
+class _Args(SimpleNamespace):
+    """slime's command line, of which a file of rollouts knows nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"slime's args have no {name!r} here: give it with the option args={{{name!r}: ...}} "
+            "of the reward"
+        )
 
 
 @cache

@@ -6,13 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from guerdon.errors import BadInput, Blame, FailureKind, RewardFailure
-from guerdon.injection import SYNONYMS
 from guerdon.sample import Message, Sample
-from guerdon.trainers.own.function import OwnFunction
-
-TRUTHS = [name for name, field in SYNONYMS.items() if field == "ground_truth"]
-"""Columns under which datasets of TRL keep the ground truth."""
-
+from guerdon.trainers.own.function import TRUTHS, OwnFunction
 
 TALK_HINT = (
     "it got texts where it wants messages: give prompts as messages, or say conversational: true "
@@ -36,6 +31,7 @@ class TrlFunction(OwnFunction):
     trainer = "TRL"
     awaits = "functions"
     scope = "batch"
+    given = frozenset({"prompts", "completions", "completion_ids", "data_source", *TRUTHS})
 
     def __init__(
         self, function: str, *, conversational: bool | None = None, **keywords: Any
@@ -43,7 +39,9 @@ class TrlFunction(OwnFunction):
         self._conversational = conversational
         super().__init__(function, **keywords)
 
-    def arguments(self, *, samples: list[Sample]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(
+        self, *, samples: list[Sample], step: int | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What TRL gives for a batch.
 
         Raises:
@@ -57,7 +55,7 @@ class TrlFunction(OwnFunction):
             "prompts": [_prompt(sample, talk) for sample in samples],
             "completions": [_completion(sample, talk) for sample in samples],
             "completion_ids": [list(s.response_token_ids or ()) for s in samples],
-            "trainer_state": None,
+            "trainer_state": _State(step),
             "log_extra": _ignore,
             "log_metric": _ignore,
             **columns,
@@ -85,6 +83,19 @@ class TrlFunction(OwnFunction):
         return list(cast("list[Any]", returned))
 
 
+class _State:
+    """As much of the trainer's state as is known outside of a run: `global_step`."""
+
+    def __init__(self, step: int | None) -> None:
+        if step is not None:
+            self.global_step = step
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "global_step":
+            raise AttributeError("trainer_state has no global_step: say which, as --step 0")
+        raise AttributeError(f"trainer_state has no {name!r} outside of a run: only global_step")
+
+
 def _columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
     """Metadata keys and the ground truth as columns; it goes by all of its usual names."""
     names = dict.fromkeys(key for sample in samples for key in sample.metadata)
@@ -98,7 +109,7 @@ def _columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
     columns = {name: [sample.metadata[name] for sample in samples] for name in names}
     truths = [sample.ground_truth for sample in samples]
     if any(truth is not None for truth in truths):
-        for name in ("ground_truth", *TRUTHS):
+        for name in TRUTHS:
             columns.setdefault(name, truths)
     if any(sample.data_source is not None for sample in samples):
         columns.setdefault("data_source", [sample.data_source for sample in samples])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, cast
 
 from guerdon.sample import Sample
-from guerdon.trainers.own.function import OwnFunction
+from guerdon.trainers.own.function import OwnFunction, beside
 
 logger = logging.getLogger("guerdon.trainers")
 
@@ -29,9 +29,7 @@ class ScoreFunction(OwnFunction):
             if row.get("score") is None:
                 self.refuse(returned, "a number under 'score'")
             rest = {key: plain(value) for key, value in row.items() if key != "score"}
-            numbers = {k: float(v) for k, v in rest.items() if isinstance(v, bool | int | float)}
-            info = {key: value for key, value in rest.items() if key not in numbers}
-            return {"score": row["score"], "metrics": numbers, "info": info}
+            return beside(row["score"], rest)
         if returned is None or isinstance(returned, tuple | list):
             self.refuse(returned, "a number, or a dict with 'score'")
         return returned
@@ -63,6 +61,11 @@ class VerlFunction(ScoreFunction):
     """
 
     trainer = "verl"
+    given = frozenset(
+        f"{name}{end}"
+        for name in ("data_source", "solution_str", "ground_truth", "extra_info")
+        for end in ("", "s")
+    )
 
     def __init__(self, function: str, **keywords: Any) -> None:
         super().__init__(function, **keywords)
@@ -91,7 +94,7 @@ class VerlFunction(ScoreFunction):
         rows = _listed(returned)
         if rows is None:
             self.refuse(returned, "a list with one number or dict per row")
-        return [super(VerlFunction, self).result(row) for row in rows]
+        return self.each(rows, super().result)
 
 
 def _form_of(function: Any) -> Form:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, cast
 
-from guerdon.errors import BadInput, InvalidReward, nearest
+from guerdon.errors import BadInput
 from guerdon.media import frames_of, pixels_of
 from guerdon.sample import Media
 from guerdon.trainers.own.verl import ScoreFunction
@@ -35,20 +33,12 @@ class VerlOmniFunction(ScoreFunction):
     """
 
     trainer = "VeRL-Omni"
+    given = frozenset({"data_source", "solution_image", "ground_truth", "extra_info"})
 
-    def __init__(self, function: str, **keywords: Any) -> None:
-        super().__init__(function, **keywords)
-        wanted = self._wanted
-        if wanted is None:
-            return
-        unknown = [key for key in keywords if key not in wanted]
-        for key in unknown:
-            if key != PLACEMENT:
-                raise InvalidReward(
-                    f"{function!r} takes no {key!r}{nearest(key, wanted)}: its parameters are "
-                    f"{', '.join(sorted(wanted))}"
-                )
-            del self.keywords[key]
+    def _check_keywords(self, function: str) -> None:
+        if self.wanted is not None and PLACEMENT not in self.wanted:
+            self.keywords.pop(PLACEMENT, None)
+        super()._check_keywords(function)
 
     def arguments(
         self,
@@ -68,26 +58,14 @@ class VerlOmniFunction(ScoreFunction):
         runtime = {key: extra.pop(key) for key in RUNTIME if key in extra}
         extra.setdefault("num_turns", None)
         extra.setdefault("rollout_reward_scores", {})
-        given = {
+        row = {
             "data_source": data_source,
             "solution_image": _tensor([*(images or ()), *(videos or ())]),
             "ground_truth": ground_truth,
             "extra_info": extra,
             **runtime,
         }
-        wanted = self._wanted
-        return (), {key: given[key] for key in given if wanted is None or key in wanted}
-
-    @cached_property
-    def _wanted(self) -> frozenset[str] | None:
-        """The names of the function's parameters; None where it takes any."""
-        try:
-            parameters = inspect.signature(self.function).parameters
-        except (TypeError, ValueError) as error:
-            raise InvalidReward(f"{self.name}: {error}") from error
-        if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
-            return None
-        return frozenset(parameters)
+        return (), {key: row[key] for key in row if self.wanted is None or key in self.wanted}
 
 
 def _tensor(media: Sequence[Media]) -> Any:
