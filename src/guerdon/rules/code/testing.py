@@ -27,7 +27,7 @@ from guerdon.rules.code.verdict import Verdict, failed
 INSIDE = "guerdon.rules.code.inside"
 SHARED = (f"{INSIDE}.values", f"{INSIDE}.usual", f"{INSIDE}.peer")
 ANSWERING = (*SHARED, f"{INSIDE}.answering")
-TESTING = (*SHARED, f"{INSIDE}.testing")
+TESTING = (*SHARED, f"{INSIDE}.copies", f"{INSIDE}.testing")
 
 SLICE_SECONDS = 0.05
 """How often the limits of the program are looked at while the tests are waited for."""

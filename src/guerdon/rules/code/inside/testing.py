@@ -7,11 +7,11 @@ returns comes back as plain values, so every comparison happens here, on objects
 from __future__ import annotations
 
 import builtins
-import copy
 import importlib
 import operator
 import sys
 
+from guerdon.rules.code.inside.copies import Copies, Stale
 from guerdon.rules.code.inside.peer import (
     NEVER_RAISED,
     Peer,
@@ -23,15 +23,17 @@ from guerdon.rules.code.inside.peer import (
     raised,
     said,
 )
-from guerdon.rules.code.inside.usual import RECURSION, names_in
+from guerdon.rules.code.inside.usual import names_in
 from guerdon.rules.code.inside.values import (
     KNOWN,
     LENT,
     Malformed,
     Unsendable,
+    decode,
     encode,
     job,
     own_output,
+    receive,
     send,
 )
 
@@ -53,6 +55,9 @@ HIDDEN = ("_", "f_", "gi_", "cr_", "ag_", "tb_", "co_")
 COMMON = frozenset(sys.stdlib_module_names)
 """Modules that both sides have."""
 
+VALUE = encode(("value", None))[:-1]
+"""How an answer begins that is a value."""
+
 
 class Channel(Peer):
     """Asks the program's process, and lets it use the objects that the tests gave it.
@@ -65,15 +70,21 @@ class Channel(Peer):
     def __init__(self, descriptor: int, in_place: bool) -> None:
         super().__init__(descriptor, LENT)
         self._in_place = in_place
-        self._copies: dict[int, Any] | None = None
+        self._copies = Copies()
+        self._asking = False
+        self._answered = False
         self.asked = 0
 
     def ask(self, *request: Any) -> Any:
         """As `Peer.ask`; what is too large is, here, what the program made so."""
-        self._copies = None if self._in_place else {}
+        self._asking = not self._in_place
         self.asked += 1
+        self._copies.begin_message()
         try:
-            return super().ask(*request)
+            try:
+                return super().ask(*request)
+            except Stale:
+                return super().ask(*request)
         except Unsendable as error:
             raise ProgramError(str(error)) from None
 
@@ -116,16 +127,22 @@ class Channel(Peer):
         name = _known(thing)
         if name:
             return KNOWN, name
-        if self._copies is not None and _is_of_tests(thing):
-            # A program must not change what the tests compare with later.
-            thing = _copy(thing, self._copies)
+        if self._asking and _is_of_tests(thing):
+            thing = self._copies.lend(thing)
         return super().remember(thing)
+
+    def next(self) -> Any:
+        """As `Peer.next`; copies that come back in an answer are the objects of the tests."""
+        data = receive(self._descriptor)
+        self._answered = data.startswith(VALUE)
+        return decode(data, self.resolve)
 
     def resolve(self, tag: bytes, number: Any) -> Any:
         """As `Peer.resolve`; a program cannot name anything."""
         if tag == KNOWN:
             raise Malformed("the program named a module")
-        return super().resolve(tag, number)
+        thing = super().resolve(tag, number)
+        return self._copies.original(thing) if self._answered and tag == LENT else thing
 
     def answer(self, request: Any) -> bytes:
         """Let the program use an object that it was given, as far as that cannot lead further."""
@@ -133,8 +150,10 @@ class Channel(Peer):
             what, thing, *rest = request
             if not self.owns(thing):
                 raise TypeError("no object of the tests")
+            if what in CHANGING:
+                self._copies.touch()
             value = PERMITTED[what](thing, *rest)
-            self._copies = None
+            self._asking = False
             return encode(("value", value), self.remember)
         except BaseException as error:
             return raised(error)
@@ -146,19 +165,6 @@ def _keep(self: Any, *args: Any) -> None:
 
 def _first(self: Any) -> str:
     return str(self.args[0]) if len(self.args) == 1 else str(self.args) if self.args else ""
-
-
-def _copy(thing: Any, memo: dict[int, Any]) -> Any:
-    """A copy of an object and what belongs to it, such as a long linked list; itself where it
-    cannot be copied."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(RECURSION)
-    try:
-        return copy.deepcopy(thing, memo)
-    except TypeError:
-        return thing
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 def _is_of_tests(thing: Any) -> bool:
@@ -212,6 +218,9 @@ PERMITTED: dict[str, Callable[..., Any]] = {
     "form": repr,
 }
 """What a program may do with an object that the tests gave it."""
+
+CHANGING = ("call", "set")
+"""What of it may change the object."""
 
 
 def update(old: Any, new: Any) -> None:
