@@ -194,7 +194,21 @@ def test_a_component_goes_out_as_scores(serve: Any) -> None:
     lacking = serve(inline(exact=exact), dialects=[{**named, "scores": "speed"}])
     status, text = post(lacking.port, "/get_reward", body)
     assert status == 422
-    assert "no component 'speed' for 'scores'" in text
+    assert "no component or metric 'speed' for 'scores'" in text
+
+
+@pytest.mark.parametrize(("named", "scores"), [(None, 0.25), ("length", 4.0)])
+def test_a_metric_goes_out_as_scores(serve: Any, named: str | None, scores: float) -> None:
+    """As for the same reward in a file of OpenRLHF."""
+
+    @reward(name="shaped", auto_register=False)
+    def shaped(response: str) -> Any:
+        return {"score": -1.0, "metrics": {"scores": 0.25, "length": float(len(response))}}
+
+    server = serve(inline(shaped=shaped), dialects=[{"name": "openrlhf", "scores": named}])
+    status, text = post(server.port, "/get_reward", {"query": ["four"], "labels": ["4"]})
+    found = json.loads(text)
+    assert (status, found["rewards"], found["scores"]) == (200, -1.0, scores)
 
 
 # slime.

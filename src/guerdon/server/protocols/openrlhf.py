@@ -34,6 +34,8 @@ from guerdon.server.refusal import Refused
 from guerdon.server.speech import Reply
 from guerdon.wire.assigned import ASSIGNED, OUTCOME, described
 
+SCORES = "scores"
+
 
 class OpenRLHFSettings(ScalarSettings, frozen=True, kw_only=True):
     """What can be set.
@@ -45,8 +47,8 @@ class OpenRLHFSettings(ScalarSettings, frozen=True, kw_only=True):
             that does not begin with its prompt (or with the rest of one that was cut from the
             left); `query` scores the whole query.
         end_tokens: special tokens that are taken off the end of a response.
-        scores: component that goes out as `scores`, by which OpenRLHF filters groups (in 0 to 1);
-            by default the value itself.
+        scores: component or metric that goes out as `scores`, by which OpenRLHF filters groups (in
+            0 to 1); by default the metric `scores` where a score carries one, else the value.
     """
 
     path: str = "/get_reward"
@@ -147,13 +149,17 @@ class Rewarding(ScalarRoute):
     def _score(self, one: Scored) -> float:
         """What groups are filtered by. An assigned number has no components and stands for all."""
         name = self._settings.scores
-        if name is None or one.assigned:
+        if one.assigned or not isinstance(one.outcome, Score):
             return one.value
-        found = components_of(one)
+        metrics = one.outcome.metrics
+        measured = {key: value for key, value in metrics.items() if value is not None}
+        if name is None:
+            return measured.get(SCORES, one.value)
+        found = {**measured, **components_of(one)}
         if name not in found:
             raise Lacking(
-                f"the score has no component {name!r} for 'scores' (the dialect's scores:); it has "
-                f"{', '.join(found) or 'none'}"
+                f"the score has no component or metric {name!r} for 'scores' (the dialect's "
+                f"scores:); it has {', '.join(found) or 'none'}"
             )
         return found[name]
 
