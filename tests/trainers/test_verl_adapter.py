@@ -379,6 +379,15 @@ def test_the_accuracy_that_a_reward_measures_is_the_accuracy():
     assert "acc" not in score("any", "4", "4", reward=dapo_like, acc=False)
 
 
+@reward(name="unsure", auto_register=False)
+def unsure(response: str) -> dict:
+    return {"score": 0.5, "acc": float("nan")}
+
+
+def test_an_accuracy_that_is_no_number_is_not_averaged():
+    assert score("any", "4", "4", reward=unsure)["acc"] == 0.5
+
+
 # --- processes
 
 

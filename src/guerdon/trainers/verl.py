@@ -274,7 +274,8 @@ class Scorer(ScalarFunction[Settings]):
         row: Row = {"score": cast("float", number)}
         metrics = outcome.metrics if isinstance(outcome, Score) else EMPTY
         if self.settings.acc:
-            row["acc"] = metrics.get("acc", number)
+            measured = metrics.get("acc")  # None where the reward gave NaN
+            row["acc"] = number if measured is None else measured
         row[OUTCOME] = kind_of(outcome)
         row[FAILURE] = text_of(outcome)
         row[ASSIGNED] = float(assigned)
