@@ -2,8 +2,8 @@
 
 Every number at the top of a row, and of its `response.usage`, is described by its mean, maximum,
 minimum, median and standard deviation: per task, and over all rows. Source: NeMo Gym,
-`reward_profile.py` (`RewardProfiler`, `compute_aggregate_metrics`), as read in 2026; written from its
-text and not compared with its output. Fields that later versions add per task are left out.
+`reward_profile.py` (`RewardProfiler`, `compute_aggregate_metrics`), as read in 2026; written from
+its text and not compared with its output. Fields that later versions add per task are left out.
 
 One thing differs: a row with `mask_sample` has no measurement, so of its numbers only `mask_sample`
 counts. Gym's schema has a `reward` of 0.0 there, which is no score.
