@@ -7,9 +7,11 @@
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-import torch
+import pytest
 
-from guerdon.reward import reward
+torch = pytest.importorskip("torch")
+
+from guerdon.reward import reward  # noqa: E402
 
 
 @dataclass
