@@ -92,3 +92,87 @@ def test_another_object_or_a_changed_one_is_not_the_original(name: str) -> None:
 def test_changed_objects_are_themselves_where_changes_are_asked_for() -> None:
     code = "def f(n):\n n.v = 9\n return n"
     assert python(code, f"{A}assert f(x) is x and x.v == 9", in_place=True)["score"] == 1.0
+
+
+LIST_NODE = """from dataclasses import dataclass
+
+@dataclass
+class ListNode:
+    val: int = 0
+    next: 'ListNode' = None
+
+class Point:
+    SCALE = scale()
+    def __init__(self, x):
+        self.x = x * self.SCALE
+    def __eq__(self, other):
+        return self.x == other.x
+
+def linked(values):
+    node = None
+    for value in reversed(values):
+        node = ListNode(value, node)
+    return node
+
+def reference(n):
+    return n * 2
+wanted = 14
+"""
+SET_UP = LIST_NODE.replace("@dataclass\n", "def scale(): return 2\n@dataclass\n")
+
+
+def with_setup(code: str, *tests: str) -> dict[str, Any]:
+    row = {"test_setup_code": SET_UP, "test_list": list(tests)}
+    return CodePython().call_sync(response=f"```python\n{code}\n```", **row)
+
+
+def test_a_program_may_use_the_classes_of_the_set_up() -> None:
+    code = (
+        "def f(head: Optional[ListNode]) -> ListNode:\n"
+        "    start = last = ListNode()\n"
+        "    while head:\n"
+        "        last.next = ListNode(head.val + 1)\n"
+        "        head, last = head.next, last.next\n"
+        "    return start.next"
+    )
+    tests = ("r = f(linked([1, 2]))\nassert (r.val, r.next.val, r.next.next) == (2, 3, None)",)
+    assert with_setup(code, *tests)["score"] == 1.0
+    assert with_setup(code.replace("+ 1", "+ 2"), *tests)["score"] == 0.0
+
+
+def test_objects_of_both_sides_are_equal_as_the_set_up_says() -> None:
+    code = "def f(x): return Point(x)"
+    assert with_setup(code, "assert f(3) == Point(3)", "assert Point(3) == f(3)")["score"] == 1.0
+    assert with_setup(code, "assert f(3) == Point(4)")["score"] == 0.0
+    liar = "class Point:\n def __init__(s, x): s.x = x\n def __eq__(s, o): return True\n"
+    assert with_setup(liar + code, "assert f(3) == Point(4)")["score"] == 0.0
+
+
+@pytest.mark.parametrize("body", ["reference(n)", "wanted", "linked([n]) and 14"])
+def test_a_program_sees_no_other_function_or_value_of_the_set_up(body: str) -> None:
+    found = with_setup(
+        f"def f(n):\n    Point, ListNode\n    return {body}", "assert f(7) == wanted"
+    )
+    assert (found["score"], "NameError" in found["info"]["message"]) == (0.0, True)
+
+
+def test_the_classes_of_the_set_up_are_not_the_programs_answer() -> None:
+    row = {"test_setup_code": "class Node:\n    v = 1", "entry_point": "Node"}
+    result = CodePython().call_sync(
+        response="```python\nNode\n```", test_list=["assert Node.v == 1"], **row
+    )
+    assert result["score"] == 0.0
+
+
+RAISING = """try:
+    f(-1)
+    raise AssertionError("negative")
+except ValueError:
+    pass"""
+
+
+def test_a_failure_names_its_case() -> None:
+    found = python("def f(n): return n", "assert f(1) == 1\nassert sorted(f([2, 1])) == [3]")
+    assert found["info"]["message"] == "case 1, assert sorted(f([2, 1])) == [3]: AssertionError"
+    assert python("def f(n): return n", RAISING)["info"]["message"].endswith("negative")
+    assert python("def f(n): raise ValueError", RAISING)["score"] == 1.0

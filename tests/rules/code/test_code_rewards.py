@@ -551,6 +551,16 @@ def test_cases_of_many_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
         stdio("print(1)", many)
 
 
+@pytest.mark.parametrize("language", ["python", "javascript", "cpp", "bash"])
+def test_programs_too_long_to_be_read_for_their_form(language: Any) -> None:
+    code = fenced("# no end\n" * (8 << 20), language)
+    rewards = [CodeSyntax(language=language), *([CodeLint()] if language == "python" else [])]
+    for reward in rewards:
+        result = reward.call_sync(response=code)
+        assert (result["score"], result["info"]["status"]) == (0.0, "too_long")
+        assert "1048576" in result["info"]["message"]
+
+
 def test_usual_names_and_ends_of_programs() -> None:
     code = "print(sum(map(int, input().split())))\nexit()"
     assert stdio(code, ADD)["score"] == 1.0
@@ -558,8 +568,10 @@ def test_usual_names_and_ends_of_programs() -> None:
     truth = {"fn_name": "f", "inputs": [[[1, 2]]], "outputs": [4]}
     assert stdio(code, truth)["score"] == 1.0
     assert stdio(code, truth, usual_imports=False)["score"] == 0.0
-    assert python(code, "assert f([1, 2]) == 4")["score"] == 0.0
-    assert python(code, "assert f([1, 2]) == 4", usual_imports=True)["score"] == 1.0
+    assert python(code, "assert f([1, 2]) == 4")["score"] == 1.0
+    assert python(code, "assert f([1, 2]) == 4", usual_imports=False)["score"] == 0.0
+    assert python(code, truth)["score"] == 1.0
+    assert python("print(gcd)", "assert gcd(4, 6) == 2")["info"]["status"] == "broken"
     own = "gcd = lambda a, b: 5\ndef f(x): return gcd(4, 6)"
     assert python(own, "assert f(1) == 5", usual_imports=True)["score"] == 1.0
 

@@ -42,7 +42,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     output_mib: float = 4
     processes: int = 32
     packages: tuple[str, ...] = ()
-    usual_imports: bool = False
+    usual_imports: bool = True
     engine: EngineName = "auto"
 
     def __post_init__(self) -> None:

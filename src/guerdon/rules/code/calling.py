@@ -104,7 +104,14 @@ def _is_wanted(case: Case, tolerance: float, value: Any) -> bool:
 
 
 def run_calls(
-    code: str, function: str, calls: Sequence[Call], budget: Budget, *, stop: bool, preamble: str
+    code: str,
+    function: str,
+    calls: Sequence[Call],
+    budget: Budget,
+    *,
+    stop: bool,
+    preamble: str = "",
+    given: tuple[str, ...] = (),
 ) -> Verdict:
     """Call a function and look at what it returns.
 
@@ -115,13 +122,14 @@ def run_calls(
         budget: what the program may use.
         stop: end at the first failure.
         preamble: source that runs before the program.
+        given: statements of the set-up that the program may use.
 
     Raises:
         Unavailable: the sandbox failed.
         BadInput: the preamble does not run, or arguments are too large to travel.
     """
     near, far = channel()
-    with near, answering(budget, code, preamble, (function,), far) as program:
+    with near, answering(budget, code, preamble, given, (function,), far) as program:
         return _Calls(program, near, function, calls, budget).follow(stop)
 
 

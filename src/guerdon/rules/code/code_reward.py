@@ -18,6 +18,9 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 VERSION_SECONDS = 20.0
 
+MOST_READ = 1 << 20
+"""Characters of a program that is read for its form, which takes a second or two for so many."""
+
 
 class CodeReward(BaseReward):
     """Base of the rewards that run programs.
@@ -48,6 +51,12 @@ def no_program() -> Ready:
     """The result for a response without a program."""
     info = {"status": "no_program", "message": "the response holds no program"}
     return Ready({"score": 0.0, "info": info})
+
+
+def too_long(size: int) -> Ready:
+    """The result for a program that is not read."""
+    message = f"the program has {size} characters, the most that is read is {MOST_READ}"
+    return Ready({"score": 0.0, "info": {"status": "too_long", "message": message}})
 
 
 def check_first(first: int | None) -> None:

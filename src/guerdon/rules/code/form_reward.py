@@ -11,7 +11,7 @@ from guerdon.resources.sandbox import Command, Limits
 from guerdon.resources.sandbox.probe import EngineName
 from guerdon.reward import Ready
 from guerdon.rules.code.budget import MIB, Budget
-from guerdon.rules.code.code_reward import CodeReward, no_program
+from guerdon.rules.code.code_reward import MOST_READ, CodeReward, no_program, too_long
 from guerdon.rules.code.extraction import NO_FENCE, WHICH, NoFence, Which, program_in
 from guerdon.rules.code.fixtures import LINT_FIXTURES, SYNTAX_FIXTURES
 from guerdon.rules.code.frames import Frames
@@ -31,12 +31,19 @@ READ = "import sys; compile(open(sys.argv[1], encoding='utf-8').read(), 'solutio
 """Compiles a Python program without running it."""
 
 
+def _found(code: str | None) -> Ready | dict[str, Any]:
+    """The arguments of `call`, for a program that can be read."""
+    if code is None:
+        return no_program()
+    return {"code": code} if len(code) <= MOST_READ else too_long(len(code))
+
+
 class CodeSyntax(CodeReward):
     """1 if the program in the response is free of syntax errors, else 0.
 
     The language's own compiler or interpreter reads the program, inside the sandbox, and does not
     run it. A response without a program scores 0, and so does a program that the compiler does not
-    finish reading.
+    finish reading, or of more than a million characters (`MOST_READ`).
 
     Args:
         language: `python`, `javascript`, `cpp` (types are checked, too) or `bash`.
@@ -79,8 +86,7 @@ class CodeSyntax(CodeReward):
 
     def prepare(self, response: str) -> Ready | dict[str, Any]:
         """Find the program."""
-        code = program_in(response, self.language.tags, self._fence, self._no_fence)
-        return no_program() if code is None else {"code": code}
+        return _found(program_in(response, self.language.tags, self._fence, self._no_fence))
 
     def call(self, *, code: str) -> dict[str, Any]:
         """Let the language read it."""
@@ -111,7 +117,8 @@ class CodeLint(CodeReward):
     bare except, comparison with None, `is` with a literal, star import, f-string without values,
     repeated key, mutable default, shadowed built-in, more than 12 branches in a function,
     unreachable code, unused import, unused variable, undefined name, line above 100 characters. A
-    program that cannot be parsed scores 0. It is read inside the sandbox and not run.
+    program that cannot be parsed scores 0, and so does one of more than a million characters
+    (`MOST_READ`). It is read inside the sandbox and not run.
 
     Args:
         weight: what one fault takes, in statements.
@@ -152,8 +159,7 @@ class CodeLint(CodeReward):
 
     def prepare(self, response: str) -> Ready | dict[str, Any]:
         """Find the program."""
-        code = program_in(response, self.language.tags, self._fence, self._no_fence)
-        return no_program() if code is None else {"code": code}
+        return _found(program_in(response, self.language.tags, self._fence, self._no_fence))
 
     def call(self, *, code: str) -> dict[str, Any]:
         """Read it in the sandbox."""

@@ -17,6 +17,7 @@ import msgspec
 from guerdon.errors import BadInput
 from guerdon.rules.code.entry import entry_of
 from guerdon.rules.code.statements import (
+    given_of,
     imports_in,
     is_case,
     is_idle,
@@ -49,6 +50,7 @@ class FunctionTests(msgspec.Struct, frozen=True):
         imports: import statements of the cases, which must work.
         wanted: names that the set-up may need of the program.
         imported: names that the tests import from the program, which it must have.
+        given: statements of the set-up that the program may use.
     """
 
     setup: tuple[str, ...]
@@ -60,6 +62,7 @@ class FunctionTests(msgspec.Struct, frozen=True):
     imports: tuple[str, ...] = ()
     wanted: tuple[str, ...] = ()
     imported: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
 
     @property
     def cases(self) -> int:
@@ -99,6 +102,14 @@ def read_function_tests(
         >>> tests.cases
         2
     """
+    tests = _read(test, test_list, entry, setup, prompt)
+    return msgspec.structs.replace(tests, given=given_of(setup))
+
+
+def _read(
+    test: object, test_list: object, entry: object, setup: Sequence[str], prompt: str | None
+) -> FunctionTests:
+    """The tests, without what the program may use of the set-up."""
     name = entry if isinstance(entry, str) else ""
     preamble = _preamble(prompt) if prompt else ""
     if isinstance(test_list, list | tuple) and test_list:

@@ -99,7 +99,7 @@ class CodePython(CodeReward):
         program_seconds: float = 30.0,
         memory_mib: int = 512,
         packages: Sequence[str] = (),
-        usual_imports: bool = False,
+        usual_imports: bool = True,
         engine: EngineName = "auto",
     ) -> None:
         one_of("credit", credit, CREDITS)
@@ -155,20 +155,28 @@ class CodePython(CodeReward):
         stop = self._credit == "all"
         if todo.cases is not None:
             calls = calls_of(todo.cases, self._tolerance)
-            return self._compared(code, todo.cases.function, calls, "")
+            return self._compared(code, todo.cases.function, calls)
         tests = cast("FunctionTests", todo.tests)
         literal = literal_calls(tests)
         if literal is not None:
-            return self._compared(code, *literal, tests.preamble)
+            return self._compared(code, *literal, tests.preamble, tests.given)
         verdict = run_function_tests(code, tests, self._budget, stop=stop, in_place=self._in_place)
         return verdict.result(self._credit)
 
     def _compared(
-        self, code: str, function: str, calls: Sequence[Call], preamble: str
+        self,
+        code: str,
+        function: str,
+        calls: Sequence[Call],
+        preamble: str = "",
+        given: tuple[str, ...] = (),
     ) -> dict[str, Any]:
         """What tests give that need no process of their own."""
         stop = self._credit == "all"
-        verdict = run_calls(code, function, calls, self._budget, stop=stop, preamble=preamble)
+        budget = self._budget
+        verdict = run_calls(
+            code, function, calls, budget, stop=stop, preamble=preamble, given=given
+        )
         return verdict.result(self._credit)
 
 

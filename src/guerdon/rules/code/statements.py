@@ -228,7 +228,11 @@ def _asserts(node: ast.AST) -> bool:
 
 
 def _checks(node: ast.AST) -> bool:
-    """Whether a node is an assertion that can fail, such as `assert False` behind a call."""
+    """Whether a node is an assertion that can fail, such as `assert False` behind a call, or raises
+    the error of one."""
+    if isinstance(node, ast.Raise):
+        kind = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return isinstance(kind, ast.Name) and kind.id == "AssertionError"
     if not isinstance(node, ast.Assert):
         return False
     return not isinstance(node.test, ast.Constant) or not node.test.value
@@ -281,3 +285,34 @@ def names_loaded(sources: Sequence[str]) -> set[str]:
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
+
+
+def given_of(setup: Sequence[str]) -> tuple[str, ...]:
+    """What a program may use of the set-up: imports, classes, and what these refer to.
+
+    No other function and no other value: a reference solution or an expected value is none of the
+    program's business.
+
+    Example:
+        >>> given_of(["MOST = 3\\nclass Node:\\n    most = MOST", "wanted = 7"])
+        ('MOST = 3', 'class Node:\\n    most = MOST')
+    """
+    body = [statement for source in setup for statement in ast.parse(source).body]
+    kinds = (ast.ClassDef, ast.Import, ast.ImportFrom)
+    kept = {place for place, statement in enumerate(body) if isinstance(statement, kinds)}
+    todo = list(kept)
+    while todo:
+        needed = names_loaded([ast.unparse(body[todo.pop()])])
+        for place, statement in enumerate(body):
+            if place not in kept and not needed.isdisjoint(_defined(statement)):
+                kept.add(place)
+                todo.append(place)
+    return tuple(ast.unparse(body[place]) for place in sorted(kept))
+
+
+def _defined(statement: ast.stmt) -> list[str]:
+    """The names that a function or a plain assignment gives a meaning."""
+    if isinstance(statement, ast.FunctionDef):
+        return [statement.name]
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]

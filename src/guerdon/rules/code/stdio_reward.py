@@ -131,7 +131,7 @@ class CodeStdio(CodeReward):
         stop = self._credit == "all"
         if todo.function:
             calls = calls_of(todo, self._tolerance)
-            verdict = run_calls(code, todo.function, calls, self._budget, stop=stop, preamble="")
+            verdict = run_calls(code, todo.function, calls, self._budget, stop=stop)
         else:
             verdict = run_cases(
                 code,

@@ -97,12 +97,18 @@ def channel() -> tuple[socket.socket, socket.socket]:
 
 @contextlib.contextmanager
 def answering(
-    budget: Budget, code: str, preamble: str, drop: tuple[str, ...], end: socket.socket
+    budget: Budget,
+    code: str,
+    preamble: str,
+    given: tuple[str, ...],
+    drop: tuple[str, ...],
+    end: socket.socket,
 ) -> Generator[Running]:
     """The sandbox that holds the program; closes this process's copy of its end of the channel."""
     work = {
         "code": code,
         "preamble": preamble,
+        "given": list(given),
         "drop": list(drop),
         "usual": budget.usual_imports,
     }
@@ -144,7 +150,7 @@ def run_function_tests(
         "in_place": in_place,
     }
     drop = (tests.entry,) if tests.entry else ()
-    with near, answering(budget, code, tests.preamble, drop, far) as program:
+    with near, answering(budget, code, tests.preamble, tests.given, drop, far) as program:
         with near:
             judge = start_inside(budget, TESTING, work, budget.limits(), near.fileno())
         with judge:

@@ -19,7 +19,7 @@ from guerdon.rules.code.inside.peer import (
     raised,
     scale,
 )
-from guerdon.rules.code.inside.usual import add_ends, lend
+from guerdon.rules.code.inside.usual import add_ends, lend, names_in
 from guerdon.rules.code.inside.values import KNOWN, OWNED, encode, job, send
 
 TYPE_CHECKING = False
@@ -34,15 +34,16 @@ class Answers(Peer):
     """The program's names and objects, and what is asked of them.
 
     Args:
-        work: `preamble` and `code` are run in this order; `drop` are names of the preamble that the
-            code has to define itself; `usual` says whether it gets the usual names; `packages` are
-            folders to import from.
+        work: `preamble`, `given` and `code` are run in this order; `given` are statements of the
+            tests' set-up; `drop` are names of the first two that the code has to define itself;
+            `usual` says whether it gets the usual names; `packages` are folders to import from.
     """
 
     def __init__(self, work: dict[str, Any]) -> None:
         super().__init__(work["channel"], OWNED)
         self._work = work
         self._module: Any = type(sys)(MODULE)
+        self._brought: dict[str, Any] = {}
 
     def prepare(self) -> None:
         """Run what is not the program's: a fault in it is one of the data."""
@@ -57,14 +58,36 @@ class Answers(Peer):
         """Run the program; returns which of the names it has."""
         space = self._module.__dict__
         code = compile(self._work["code"], "<solution>", "exec", dont_inherit=True)
+        before = dict(space)
+        self._give(names_in(code), space)
         if self._work["usual"]:
             lend(code, space)
+        for name in self._work["drop"]:
+            space.pop(name, None)
+        self._brought = {name: space[name] for name in space.keys() - before}
         add_ends()
         exec(code, space)
         return [name for name in names if self._has(name)]
 
+    def _give(self, mentioned: set[str], space: dict[str, Any]) -> None:
+        """Run what the program may use of the set-up, unless it names nothing of it.
+
+        The tests run it, too, so what does not run here waits for names of the program.
+        """
+        codes = [compile(s, "<setup>", "exec", dont_inherit=True) for s in self._work["given"]]
+        if all(mentioned.isdisjoint(names_in(code)) for code in codes):
+            return
+        for code in codes:
+            try:  # noqa: SIM105 - contextlib takes long to import
+                exec(code, space)
+            except Exception:
+                pass
+
     def _has(self, name: str) -> bool:
+        """Whether the program, and not what it was given, has a name."""
         space = self._module.__dict__
+        if name in self._brought and space.get(name) is self._brought[name]:
+            return False
         return name in space or hasattr(space.get("Solution"), name)
 
     def resolve(self, tag: bytes, number: Any) -> Any:

@@ -120,7 +120,7 @@ class Copies:
 
 def _parts(thing: Any) -> list[Any]:
     """What an object is made of, in order."""
-    kind = type(thing)
+    kind: type = thing.__class__
     if kind in (list, tuple):
         return [*thing]
     if kind in (set, frozenset):
@@ -133,7 +133,11 @@ def _parts(thing: Any) -> list[Any]:
     found = [made, *given, *(items or ())]
     for pair in pairs or ():
         found += pair
-    held: tuple[Any, ...] = state if type(state) is tuple and len(state) == 2 else (state,)
-    for part in held:
-        found += _parts(part) if type(part) is dict else [part]
+    for held in _halves(state):
+        found += _parts(held) if type(held) is dict else [held]
     return found
+
+
+def _halves(state: Any) -> Any:
+    """The attributes of an object, and those in slots."""
+    return state if state.__class__ is tuple else (state,)

@@ -14,6 +14,7 @@ import sys
 from guerdon.rules.code.inside.copies import Copies, Stale
 from guerdon.rules.code.inside.peer import (
     NEVER_RAISED,
+    TESTS,
     Peer,
     ProgramError,
     Remote,
@@ -43,9 +44,6 @@ if TYPE_CHECKING:  # importing `typing` would take longer than starting Python
     from types import CodeType
     from typing import Any
 
-TESTS = "tests"
-"""The module that the tests believe to be."""
-
 CONTAINERS = (list, tuple, dict, set, bytearray)
 
 
@@ -54,6 +52,9 @@ HIDDEN = ("_", "f_", "gi_", "cr_", "ag_", "tb_", "co_")
 
 COMMON = frozenset(sys.stdlib_module_names)
 """Modules that both sides have."""
+
+SHOWN = 200
+"""Characters of a case that are told where it fails."""
 
 VALUE = encode(("value", None))[:-1]
 """How an answer begins that is a value."""
@@ -269,10 +270,12 @@ class Tests:
         case = 0
         alone = self._of_program.isdisjoint(self._work["wanted"])
         asked = self._channel.asked
-        for code, is_case in steps:
+        for code, is_case, source in steps:
             if is_case:
                 self._report("begin", case)
             message, error = self._step(code)
+            if message and is_case:
+                message = f"case {case}, {source}: {message.removesuffix(': ')}"
             # As long as the program had no part in it, a failure is the data's.
             alone = alone and self._of_program.isdisjoint(names_in(code))
             alone = alone and self._channel.asked == asked
@@ -308,7 +311,7 @@ class Tests:
                 if name not in self._space:
                     self._space[name] = importlib.import_module(module)
             return [
-                (compile(source, "<tests>", "exec", dont_inherit=True), is_case)
+                (compile(source, "<tests>", "exec", dont_inherit=True), is_case, source[:SHOWN])
                 for source, is_case in (*late, *self._work["steps"])
             ]
         except BaseException as error:
@@ -330,7 +333,7 @@ class Tests:
     def _load(self, steps: Any) -> bool:
         """Load the program and give the tests the names that they need of it."""
         wanted: set[str] = set(self._work["wanted"])
-        for code, _ in steps:
+        for code, *_ in steps:
             wanted |= names_in(code)
         entry, alias = self._work["entry"], self._work["alias"]
         try:
