@@ -38,23 +38,47 @@ State: TypeAlias = Mapping[str, tuple[tuple[Cell, ...], ...]]
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
-    """What a statement gave.
+    """What a statement gave; one that failed gave neither rows nor a number of changed ones.
 
     Attributes:
         columns: names.
-        rows: at most as many as were asked for.
-        changed: rows that it changed.
+        read: the rows, as `rows` gives them; none after an error.
+        affected: rows that it changed, as `changed` gives them.
         error: what was wrong with it; empty without.
         cut: whether there were more rows.
         lost: whether the statement ended the database, which begins again from its dump.
     """
 
     columns: tuple[str, ...] = ()
-    rows: tuple[tuple[Cell, ...], ...] = ()
-    changed: int = 0
+    read: tuple[tuple[Cell, ...], ...] = ()
+    affected: int = 0
     error: str = ""
     cut: bool = False
     lost: bool = False
+
+    @property
+    def rows(self) -> tuple[tuple[Cell, ...], ...]:
+        """At most as many as were asked for.
+
+        Raises:
+            ValueError: the statement failed.
+        """
+        self._check("rows")
+        return self.read
+
+    @property
+    def changed(self) -> int:
+        """How many rows it changed.
+
+        Raises:
+            ValueError: the statement failed.
+        """
+        self._check("changed")
+        return self.affected
+
+    def _check(self, what: str) -> None:
+        if self.error:
+            raise ValueError(f"the statement failed, look at .error before .{what}: {self.error}")
 
 
 class Database(Resource):
@@ -139,8 +163,8 @@ class Database(Resource):
             return said
         return Rows(
             columns=tuple(map(str, said.get("columns", ()))),
-            rows=_rows(said.get("rows")),
-            changed=int(said.get("changed", 0)),
+            read=_rows(said.get("rows")),
+            affected=int(said.get("changed", 0)),
             error=str(said.get("error", "")),
             cut=bool(said.get("cut")),
         )

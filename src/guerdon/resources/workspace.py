@@ -83,7 +83,8 @@ class Workspace(Resource):
         """Run a command to its end; blocks. Commands of several threads run one after another.
 
         Args:
-            argv: the program and its arguments.
+            argv: the program and its arguments. One that is not there ends with 127, as in a shell:
+                what a workspace runs is the candidate's choice.
             stdin: its standard input.
             seconds: after which it is ended.
 
@@ -113,14 +114,16 @@ class Workspace(Resource):
         """Put a file there, or replace it.
 
         Raises:
-            ValueError: a name that leaves the folder.
+            ValueError: a name that leaves the folder, or a text where bytes are wanted.
         """
         with self._lock:
-            self._files[check_name(name)] = (data, False)
+            self._files[check_name(name)] = (_checked(name, data), False)
 
     def _run_until(
         self, cancelled: threading.Event, argv: Sequence[str], stdin: bytes, seconds: float
     ) -> Result:
+        if isinstance(argv, str):
+            raise ValueError(f'argv is a text; write ("sh", "-c", {argv!r}) for a shell')
         with self._lock:
             ends = (cancelled, self._interrupted)
             result, left = self._run(ends, tuple(argv), stdin, seconds)
@@ -199,6 +202,12 @@ def _left(data: bytes) -> dict[str, tuple[bytes, bool]] | None:
     return kept if len(kept) <= MOST_FILES else None
 
 
+def _checked(name: str, data: bytes) -> bytes:
+    if isinstance(data, str):
+        raise ValueError(f"file {name!r} is a text where bytes are wanted: .encode() makes them")
+    return data
+
+
 class WorkspaceSpec(Spec[Workspace], frozen=True, kw_only=True):
     """A folder in which commands run, in the sandbox.
 
@@ -209,7 +218,7 @@ class WorkspaceSpec(Spec[Workspace], frozen=True, kw_only=True):
         engine: see `guerdon.resources.sandbox.Sandbox`.
 
     Raises:
-        ConfigError: a file name that leaves the folder.
+        ConfigError: a file name that leaves the folder, or a text where bytes are wanted.
     """
 
     files: Mapping[str, bytes] = EMPTY
@@ -218,9 +227,9 @@ class WorkspaceSpec(Spec[Workspace], frozen=True, kw_only=True):
     engine: EngineName = "auto"
 
     def __post_init__(self) -> None:
-        for name in self.files:
+        for name, data in self.files.items():
             try:
-                check_name(name)
+                _checked(check_name(name), data)
             except ValueError as error:
                 raise ConfigError(f"files: {error}") from None
 

@@ -31,7 +31,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         capture: whether its output is kept; without, it goes nowhere and has no limit.
 
     Raises:
-        ValueError: an empty or unusable argument, a file name that leaves the folder.
+        ValueError: text where arguments or bytes are wanted, an empty or unusable argument, a file
+            name that leaves the folder.
 
     Example:
         >>> Command(argv=("cat",), stdin=b"hello").argv
@@ -51,6 +52,11 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     capture: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.argv, str):
+            raise ValueError(f'argv is a text; write ("sh", "-c", {self.argv!r}) for a shell')
+        for what, data in (("stdin", self.stdin), *self.files.items()):
+            if isinstance(data, str):
+                raise ValueError(f"{what} is a text where bytes are wanted: .encode() makes them")
         if not self.argv or not self.argv[0]:
             raise ValueError("there is no program to run")
         for place, argument in enumerate(self.argv):

@@ -9,7 +9,7 @@ import msgspec
 
 from guerdon.errors import BadInput
 from guerdon.resources import Context, Database, SqliteSpec
-from guerdon.rules.agent.replay import FinalState, Replaying, Spoilt
+from guerdon.rules.agent.replay import FinalState, Replaying, Sent, Spoilt
 from guerdon.rules.case import case
 from guerdon.sample import Message
 
@@ -144,7 +144,7 @@ class DatabaseState(FinalState):
         wanted = read_truth(ground_truth)
         database = context.acquire_resource_sync(self._spec(dump, CANDIDATE))
         try:
-            unreadable = self._make(database, response_messages) if self.replay else 0
+            sent = self._make(database, response_messages) if self.replay else Sent()
             reference = context.acquire_resource_sync(self._spec(dump, REFERENCE))
             if isinstance(wanted, str):
                 held = [self._reaches(database, reference, wanted)]
@@ -154,21 +154,21 @@ class DatabaseState(FinalState):
                 held = [self._holds(database, check, reference) for check in wanted]
         except Spoilt as end:
             return end.result()
-        metrics = {"held": sum(held), "wanted": len(held), "unreadable_calls": unreadable}
-        return {"score": self.value(held), "metrics": metrics}
+        metrics = {"held": sum(held), "wanted": len(held), **sent.metrics}
+        return {"score": self.value(held), "metrics": metrics, "info": self.hint(sent)}
 
     def _spec(self, dump: str, name: str) -> SqliteSpec:
         if not isinstance(dump, str) or not dump.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise BadInput("the row's dump is no SQL that makes a database")
         return SqliteSpec(dump=dump, name=name, engine=self.engine)
 
-    def _make(self, database: Database, messages: Sequence[Message]) -> int:
-        """Make the model's statements again; how many calls cannot be read."""
+    def _make(self, database: Database, messages: Sequence[Message]) -> Sent:
+        """Make the model's statements again; returns what was sent."""
         sent = self.sent(messages)
         for statement, seconds in self.timed(sent.texts):
             if database.query(statement, seconds=seconds).lost:
                 raise Spoilt("lost", "a statement ended the database")
-        return sent.unreadable
+        return sent
 
     def _reaches(self, database: Database, reference: Database, script: str) -> bool:
         wrong = reference.script(script)

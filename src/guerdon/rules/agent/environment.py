@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec
 
-from guerdon.errors import BadInput, GuerdonError, InvalidReward, Unavailable
+from guerdon.errors import BadInput, GuerdonError, InvalidReward, Unavailable, UnknownReward
 from guerdon.outcome import Score
+from guerdon.registry import target_of
 from guerdon.resources import Context, Resource, Spec
 from guerdon.reward import BaseReward
 from guerdon.rules.json_form import parse_json
@@ -57,7 +57,8 @@ class EnvironmentScore(BaseReward):
     `replay` is off, and the caller's context holds the environment that its tools used.
 
     Args:
-        spec: reference to the class of the spec, such as "shop:ShopSpec".
+        spec: reference to the class of the spec, such as "shop:ShopSpec" or
+            "path/to/shop.py:ShopSpec".
         columns: names of metadata columns that the spec takes as fields: each value has an
             environment of its own.
         episode: names of metadata columns that `begin` takes: rows share environments.
@@ -156,13 +157,10 @@ def _broken_where_it_says() -> Generator[None]:
 
 
 def _spec_class(reference: str) -> type[Spec[Any]]:
-    module, _, name = reference.partition(":")
-    if not module or not name:
-        raise InvalidReward(f"spec is a reference such as 'shop:ShopSpec', got {reference!r}")
     try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise InvalidReward(f"spec {reference!r} cannot be imported: {error}") from None
+        found = target_of(reference)
+    except UnknownReward as error:
+        raise InvalidReward(f"spec: {error}") from None
     if not isinstance(found, type) or not issubclass(found, Spec):
         raise InvalidReward(f"spec {reference!r} is no subclass of guerdon.resources.Spec")
     return cast("type[Spec[Any]]", found)

@@ -103,13 +103,13 @@ class FileState(WorkState):
         """Make the files, and compare them."""
         wanted = read_truth(ground_truth)
         try:
-            left, unreadable = self.left(context, response_messages, files_of(files, "files"))
+            left, sent = self.left(context, response_messages, files_of(files, "files"))
         except Spoilt as end:
             return end.result()
         held = {name: _holds(left.get(name), want) for name, want in wanted.items()}
         info = {"differs": [name for name, fits in held.items() if not fits][:20]}
-        metrics = {"unreadable_calls": unreadable}
-        return {"score": self.value([*held.values()]), "info": info, "metrics": metrics}
+        info |= self.hint(sent)
+        return {"score": self.value([*held.values()]), "info": info, "metrics": sent.metrics}
 
 
 def read_truth(ground_truth: Any) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class TestState(WorkState):
         row = files_of(files, "files")
         truth = read_truth(ground_truth, row)
         try:
-            left, unreadable = self.left(context, response_messages, row)
+            left, sent = self.left(context, response_messages, row)
         except Spoilt as end:
             return end.result()
         run = self._run(files_to_test(left, row, truth), truth.names)
@@ -183,9 +183,14 @@ class TestState(WorkState):
                 "fail_to_pass": sum(held[name] for name in truth.fail_to_pass),
                 "pass_to_pass": sum(held[name] for name in truth.pass_to_pass),
                 "tests": len(held),
-                "unreadable_calls": unreadable,
+                **sent.metrics,
             },
-            "info": {"status": run.status, "failed": failed[:20], "message": run.message},
+            "info": {
+                "status": run.status,
+                "failed": failed[:20],
+                "message": run.message,
+                **self.hint(sent),
+            },
         }
 
     def _run(self, files: Mapping[str, bytes], tests: Sequence[str]) -> TestRun:

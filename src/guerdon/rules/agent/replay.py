@@ -23,6 +23,9 @@ from guerdon.rules.option import one_of
 from guerdon.rules.tools import Call, NoCall, readable_calls
 from guerdon.sample import Message
 
+SHOWN = 200
+"""Characters of the names of other tools that are told."""
+
 
 class Sent(msgspec.Struct, frozen=True):
     """What a tool was sent.
@@ -30,10 +33,27 @@ class Sent(msgspec.Struct, frozen=True):
     Attributes:
         texts: the argument of each call, in order.
         unreadable: calls that cannot be read, of any tool.
+        others: calls of other tools, or without a text in the argument.
+        tools: what the tools of these are called, in order of appearance.
     """
 
-    texts: tuple[str, ...]
-    unreadable: int
+    texts: tuple[str, ...] = ()
+    unreadable: int = 0
+    others: int = 0
+    tools: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        """How many calls were not made again."""
+        return {"unreadable_calls": self.unreadable, "other_calls": self.others}
+
+    def hint(self, tool: str, argument: str) -> dict[str, Any]:
+        """What to look at where no call is one of the tool's and there are others."""
+        if self.texts or not self.others:
+            return {}
+        called = ", ".join(self.tools)[:SHOWN]
+        message = f"no call is one of {tool} with a text in {argument}; calls are of: {called}"
+        return {"message": f"{message} (options 'tool' and 'argument' name the tool)"}
 
 
 def sent(messages: Sequence[Message], tool: str, argument: str) -> Sent:
@@ -49,8 +69,10 @@ def sent(messages: Sequence[Message], tool: str, argument: str) -> Sent:
         ('select 1',)
     """
     calls, unreadable = readable_calls(messages)
-    texts = [_text_argument(call, argument) for call in calls if call.name == tool]
-    return Sent(tuple(text for text in texts if text is not None), unreadable)
+    texts = [_text_argument(call, argument) if call.name == tool else None for call in calls]
+    passed = [call.name for call, text in zip(calls, texts, strict=True) if text is None]
+    known = tuple(text for text in texts if text is not None)
+    return Sent(known, unreadable, len(passed), tuple(dict.fromkeys(passed)))
 
 
 def _text_argument(call: Call, name: str) -> str | None:
@@ -131,6 +153,10 @@ class FinalState(BaseReward):
             return sent(messages, self._tool, self._argument)
         except NoCall as error:
             raise Spoilt("too_many_calls", str(error)) from None
+
+    def hint(self, sent: Sent) -> dict[str, Any]:
+        """As `Sent.hint`, for this reward's tool."""
+        return sent.hint(self._tool, self._argument)
 
     def timed(self, texts: Sequence[str]) -> Iterator[tuple[str, float]]:
         """Each text with the seconds that it may take.

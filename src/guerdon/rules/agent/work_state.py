@@ -8,7 +8,7 @@ from typing import Any, cast
 from guerdon.errors import BadInput
 from guerdon.resources import Context, WorkspaceSpec
 from guerdon.resources.sandbox.files import check_name
-from guerdon.rules.agent.replay import FinalState
+from guerdon.rules.agent.replay import FinalState, Sent
 from guerdon.sample import Message
 
 CANDIDATE = "candidate"
@@ -22,8 +22,8 @@ class WorkState(FinalState):
 
     def left(
         self, context: Context, messages: Sequence[Message], files: Mapping[str, bytes]
-    ) -> tuple[dict[str, bytes], int]:
-        """The files that the agent leaves, and how many of its calls cannot be read.
+    ) -> tuple[dict[str, bytes], Sent]:
+        """The files that the agent leaves, and what its tool was sent.
 
         Raises:
             Spoilt: the commands take too long.
@@ -32,14 +32,14 @@ class WorkState(FinalState):
         spec = WorkspaceSpec(files=files, name=CANDIDATE, engine=self.engine)
         workspace = context.acquire_resource_sync(spec)
         if not self.replay:
-            return workspace.files(), 0
+            return workspace.files(), Sent()
         sent = self.sent(messages)
         for command, seconds in self.timed(sent.texts):
             try:
                 workspace.run(("bash", "-c", command), seconds=seconds)
             except ValueError:  # no program can get such an argument: nothing happens
                 continue
-        return workspace.files(), sent.unreadable
+        return workspace.files(), sent
 
 
 def files_of(raw: Any, what: str) -> dict[str, bytes]:
