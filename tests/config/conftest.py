@@ -67,8 +67,8 @@ class Foreign:
         self.calls.append(options)
 
 
-def plain(solution_str, ground_truth):
-    return float(solution_str == ground_truth)
+def plain(solution_str, ground_truth, scale=1.0):
+    return scale * float(solution_str == ground_truth)
 
 
 def rest(response, **others):
