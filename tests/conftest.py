@@ -1,11 +1,17 @@
 """Fixtures shared by all tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 collect_ignore_glob = ["trainers/drivers/*", "*/record_*.py", "*/*/record_*.py"]
 """Programs for other interpreters, and the writers of recorded tables."""
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # So a shell starts what it runs in the background, and every child would inherit it: Ctrl-C
+    # has to arrive in the tests of Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
