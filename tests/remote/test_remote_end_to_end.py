@@ -437,6 +437,23 @@ def test_nothing_is_kept_of_loops_that_have_ended(server: Any) -> None:
     assert [client() for client in clients] == [None, None, None]
 
 
+def test_a_loop_that_is_closed_over_a_client_leaves_no_error(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a trainer does that closes its loop without cancelling what runs there."""
+    reward = remote(server, "number")
+    unraisable: list[Any] = []
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(reward(response="3")).value == 3.0
+    loop.run_until_complete(asyncio.sleep(0))  # the keeper waits by now
+    loop.close()
+    monkeypatch.setattr("sys.unraisablehook", lambda seen: unraisable.append(seen.exc_value))
+    del loop, reward
+    gc.collect()
+    errors = [one for one in unraisable if not isinstance(one, ResourceWarning)]
+    assert errors == []
+
+
 def test_the_token_may_stand_in_the_url_and_is_never_shown(server: Any) -> None:
     url = server.url.replace("http://", f"http://:{TOKEN}@")
     reward = RemoteReward(url, "number")

@@ -104,5 +104,6 @@ class Client:
                 looks = [e.look(self._session, self._settings.connect_timeout) for e in patients]
                 await asyncio.gather(*looks)
         finally:
-            closed.cancel()
-            ill.cancel()
+            if not closed.get_loop().is_closed():  # else this coroutine is only thrown away
+                closed.cancel()
+                ill.cancel()
