@@ -331,7 +331,8 @@ def main() -> None:
         run_contender(args.contender, args.tasks)
         return
     if not args.data.is_dir():
-        raise SystemExit(f"no data at {args.data}: see --data")
+        print(f"skipped: no data at {args.data} (see --data)")
+        return
     tasks = tasks_of(args)
     contenders = contenders_of(args)
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
